@@ -1,0 +1,266 @@
+//! Every setting: flag, environment name, default, parsed type. The only reader of the environment.
+//!
+//! The six names of the released chart (`ENNOTE_API_URL`, `ENNOTE_AUTH_TOKEN`, `ENNOTE_K8S_TARGET_NAMESPACE`,
+//! `ENNOTE_K8S_SECRET_PREFIX`, `ENNOTE_K8S_INSTANCE_NAME`, `ENNOTE_K8S_CLEANUP_ORPHANS`) keep working.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use zeroize::Zeroizing;
+
+/// `1.2.3 (0123456789ab)`.
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ENNOTE_BUILD_COMMIT"), ")");
+
+/// Keeps Kubernetes Secrets in step with Ennote.
+#[derive(Parser, Debug)]
+#[command(name = "ennote-agent", version = BUILD, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Subcommands of the binary.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run the agent until SIGTERM.
+    Run(Box<RunSettings>),
+    /// Print the CustomResourceDefinition as YAML.
+    Crd,
+    /// Exit 0 if the running agent makes progress (for exec probes; opens no port).
+    Healthcheck(HealthcheckSettings),
+}
+
+/// Settings of `healthcheck`.
+#[derive(Args, Debug)]
+pub struct HealthcheckSettings {
+    /// Where the running agent writes its heartbeat.
+    #[arg(long, env = "ENNOTE_HEARTBEAT_FILE", default_value = "/run/ennote/heartbeat")]
+    pub heartbeat_file: PathBuf,
+    /// Ask for readiness (watches listed, stream open once) instead of liveness.
+    #[arg(long)]
+    pub ready: bool,
+}
+
+/// Settings of `run`.
+#[derive(Args, Debug)]
+pub struct RunSettings {
+    /// Address of Ennote Cloud: HOST:PORT, https://HOST[:PORT] or dns:///HOST:PORT. TLS 1.3 only.
+    #[arg(long, env = "ENNOTE_API_URL", default_value = "api.ennote.io:443")]
+    pub api_url: Address,
+
+    /// Bootstrap token. Prefer --auth-token-file: an environment variable cannot change in a living pod.
+    #[arg(long, env = "ENNOTE_AUTH_TOKEN", hide_env_values = true)]
+    pub auth_token: Option<TokenText>,
+
+    /// File with the bootstrap token; read again before every attempt to join.
+    #[arg(long, env = "ENNOTE_AUTH_TOKEN_FILE")]
+    pub auth_token_file: Option<PathBuf>,
+
+    /// File with the pod's projected ServiceAccount token for the cloud's audience.
+    #[arg(long, env = "ENNOTE_SA_TOKEN_FILE")]
+    pub sa_token_file: Option<PathBuf>,
+
+    /// SHA-256 of the cloud's root keys (base64url), at most two. Default: the hash that ends the bootstrap token.
+    #[arg(long, env = "ENNOTE_TRUST_ROOTS", value_delimiter = ',')]
+    pub trust_roots: Vec<RootHash>,
+
+    /// PEM file with further CA certificates for the connection to the cloud.
+    #[arg(long, env = "ENNOTE_TLS_CA_FILE")]
+    pub tls_ca_file: Option<PathBuf>,
+
+    /// Speak plaintext HTTP/2 to the cloud. Refused unless its address is a loopback address.
+    #[arg(long, env = "ENNOTE_ALLOW_PLAINTEXT")]
+    pub allow_plaintext: bool,
+
+    /// The agent's own namespace.
+    #[arg(long, env = "ENNOTE_K8S_TARGET_NAMESPACE", default_value = "default")]
+    pub target_namespace: String,
+
+    /// Namespaces to watch. Default: the agent's own.
+    #[arg(long, env = "ENNOTE_K8S_WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+
+    /// Put before the name of a Secret whose binding gives no target name.
+    #[arg(long, env = "ENNOTE_K8S_SECRET_PREFIX", default_value = "")]
+    pub secret_prefix: String,
+
+    /// Name of this installation, as shown in the cloud and in Events.
+    #[arg(long, env = "ENNOTE_K8S_INSTANCE_NAME", default_value = "ennote-agent")]
+    pub instance_name: String,
+
+    /// Delete a Secret when its secret was deleted in the cloud (signed, and under the mass-delete fuse).
+    #[arg(long, env = "ENNOTE_K8S_CLEANUP_ORPHANS", default_value = "false", action = clap::ArgAction::Set)]
+    pub cleanup_orphans: bool,
+
+    /// Where to write the heartbeat that `healthcheck` reads. Absent: none is written.
+    #[arg(long, env = "ENNOTE_HEARTBEAT_FILE")]
+    pub heartbeat_file: Option<PathBuf>,
+
+    /// Log filter, as in `info` or `ennote_agent=debug,info`.
+    #[arg(long, env = "ENNOTE_LOG", default_value = "info")]
+    pub log: String,
+
+    /// Log format. auto: text on a terminal, JSON elsewhere.
+    #[arg(long, env = "ENNOTE_LOG_FORMAT", value_enum, default_value = "auto")]
+    pub log_format: LogFormat,
+}
+
+impl RunSettings {
+    /// The watched namespaces: the given ones without blanks and repeats, else the agent's own.
+    pub fn namespaces(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.watch_namespaces.iter().map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).collect();
+        names.sort();
+        names.dedup();
+        if names.is_empty() { vec![self.target_namespace.clone()] } else { names }
+    }
+}
+
+/// How log lines look.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// A bootstrap token's text. Its Debug form says nothing.
+#[derive(Clone)]
+pub struct TokenText(Zeroizing<String>);
+
+impl TokenText {
+    /// The text, for the one place that seals it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TokenText {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(Zeroizing::new(text.trim().to_owned())))
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenText(..)")
+    }
+}
+
+/// SHA-256 of a root public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootHash(pub [u8; 32]);
+
+impl FromStr for RootHash {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = data_encoding::BASE64URL_NOPAD.decode(text.trim().as_bytes()).map_err(|e| {
+            format!("a trust root is the SHA-256 of the cloud's root key in base64url (43 characters): {e}")
+        })?;
+        let hash = bytes.try_into().map_err(|_| "a trust root is 32 bytes, 43 characters of base64url".to_owned())?;
+        Ok(Self(hash))
+    }
+}
+
+/// Host and port of the cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Host name or literal address, lower case, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl Address {
+    /// Whether the host is a literal loopback address or `localhost`.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// `host:port`, with brackets around an IPv6 address.
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("{text:?} is not an address: use HOST:PORT, for example api.ennote.io:443");
+        if text.starts_with("http://") {
+            return Err("http:// is not spoken: use HOST:PORT (and --allow-plaintext for a loopback address)".to_owned());
+        }
+        let (rest, default_port) = match text.strip_prefix("https://") {
+            Some(rest) => (rest.trim_end_matches('/'), Some(443)),
+            None => (text.strip_prefix("dns:///").unwrap_or(text), None),
+        };
+        let (host, port) = match rest.strip_prefix('[') {
+            Some(v6) => {
+                let (host, tail) = v6.split_once(']').ok_or_else(wrong)?;
+                (host, tail.strip_prefix(':'))
+            }
+            None => match rest.rsplit_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (rest, None),
+            },
+        };
+        let port = match port {
+            Some(port) => port.parse().ok().filter(|p| *p != 0).ok_or_else(wrong)?,
+            None => default_port.ok_or_else(wrong)?,
+        };
+        let v6 = host.parse::<std::net::Ipv6Addr>().is_ok();
+        if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) || (host.contains(':') && !v6) {
+            return Err(wrong());
+        }
+        Ok(Self { host: host.to_ascii_lowercase(), port })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_in_the_forms_that_users_have() {
+        for (text, want) in [
+            ("api.ennote.io:443", Some("api.ennote.io:443")),
+            ("https://API.ennote.io", Some("api.ennote.io:443")),
+            ("https://api.ennote.io:8443/", Some("api.ennote.io:8443")),
+            ("dns:///localhost:443", Some("localhost:443")),
+            ("[::1]:9000", Some("[::1]:9000")),
+            ("127.0.0.1:1", Some("127.0.0.1:1")),
+            ("api.ennote.io", None),
+            ("http://api.ennote.io:80", None),
+            ("", None),
+            (":443", None),
+            ("a:b:1", None),
+            ("host:0", None),
+            ("host:99999", None),
+            ("https://user@host", None),
+        ] {
+            assert_eq!(text.parse::<Address>().ok().map(|a| a.authority()).as_deref(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn settings_print_without_the_token() {
+        let cli = Cli::parse_from(["ennote-agent", "run", "--auth-token", "ennt1.canary"]);
+        assert!(!format!("{cli:?}").contains("canary"));
+    }
+
+    #[test]
+    fn watched_namespaces_default_to_the_agents_own() {
+        let parse = |args: &[&str]| match Cli::parse_from([&["ennote-agent", "run"], args].concat()).command {
+            Command::Run(run) => run.namespaces(),
+            _ => vec![],
+        };
+        assert_eq!(parse(&["--target-namespace", "shop"]), ["shop"]);
+        assert_eq!(parse(&["--watch-namespaces", "b, a,b,"]), ["a", "b"]);
+    }
+}

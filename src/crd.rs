@@ -1,0 +1,288 @@
+//! `EnnoteSecretBinding`, `ennote.io/v1alpha1`: the custom resource that users write.
+//!
+//! Guarantees: what a schema can hold is refused by the API server with a sentence, not by a pod log. Fields are only added,
+//! never renamed (there is no port, so no conversion webhook, ever). `crds/` is generated from this file.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON, JSONSchemaProps};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::core::ListMerge;
+use kube::{CustomResource, CustomResourceExt, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a user asks for: one secret of Ennote as one Kubernetes Secret.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "ennote.io",
+    version = "v1alpha1",
+    kind = "EnnoteSecretBinding",
+    plural = "ennotesecretbindings",
+    singular = "ennotesecretbinding",
+    shortname = "esb",
+    category = "bindings",
+    category = "ennote",
+    namespaced,
+    status = "EnnoteSecretBindingStatus",
+    derive = "PartialEq",
+    doc = "EnnoteSecretBinding keeps one Kubernetes Secret in step with one secret in Ennote.",
+    printcolumn(name = "Secret", type_ = "string", json_path = ".spec.source.secret"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Version", type_ = "integer", json_path = ".status.source.version"),
+    printcolumn(name = "Synced", type_ = "date", json_path = ".status.lastSyncTime"),
+    printcolumn(name = "Rollout", type_ = "string", json_path = ".status.conditions[?(@.type==\"RolledOut\")].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Latency",
+        type_ = "integer",
+        description = "Milliseconds from the commit in the cloud to the written Secret",
+        json_path = ".status.syncLatencyMillis",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct EnnoteSecretBindingSpec {
+    /// Which secret of Ennote to follow.
+    pub source: Source,
+
+    /// The Kubernetes Secret to write. Defaults to a Secret with the binding's name, behind the agent's secretPrefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+
+    /// The keys of the Secret, one entry each. Absent: every entry of a KEYS_VALUES secret, else every top-level field but
+    /// securityNotes. All or nothing: one entry that cannot be resolved, and nothing is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    #[x_kube(
+        validation = Rule::new("self.size() > 0").message("data must list at least one key; leave it out to take every key of the secret"),
+        merge_strategy = ListMerge::Map(vec!["key".into()])
+    )]
+    pub data: Option<Vec<DataEntry>>,
+}
+
+/// Where the payload comes from.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// The workspace in Ennote. Defaults to the agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new("self != ''").message("workspace must not be empty; leave it out for the agent's own workspace"))]
+    pub workspace: Option<String>,
+
+    /// The name of the secret in that workspace, exactly as Ennote shows it. Blanks inside are allowed.
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("self.trim() != '' && self.trim() == self")
+        .message("secret must be the name of a secret in Ennote, without blanks at either end"))]
+    pub secret: String,
+}
+
+/// The Kubernetes Secret that the binding owns.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Name of the Secret, in the binding's namespace. Defaults to the binding's name behind the agent's secretPrefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+        .message("name must be a Secret's name: lower case letters, digits, '-' and '.', starting and ending with a letter or digit"))]
+    pub name: Option<String>,
+}
+
+/// One key of the Secret.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DataEntry {
+    /// The key in the Secret: letters, digits, '-', '_' and '.'.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && self != '..'")
+        .message("key must be a key that a Secret can hold: letters, digits, '-', '_' and '.'"))]
+    pub key: String,
+
+    /// Where in the payload the value stands, as a JSON Pointer (RFC 6901), for example /keysValues/url. Strings are taken
+    /// as they are, numbers exactly as they were written, objects and lists as compact JSON.
+    #[schemars(length(max = 1024))]
+    #[x_kube(validation = Rule::new("self.matches('^(/([^~/]|~[01])*)*$')")
+        .message("pointer must be a JSON Pointer (RFC 6901): empty, or '/' before each name, for example /keysValues/url"))]
+    pub pointer: String,
+}
+
+/// What happened, and when. Written by the agent only.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct EnnoteSecretBindingStatus {
+    /// The generation of the spec that this status speaks of; -1 until the agent has seen the binding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready, Synced, Fresh, Reconciling and Stalled by the binding controller, RolledOut by the workload controller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// The highest version seen of exactly this source. An older one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceStatus>,
+
+    /// Keyed fingerprint of what the Secret holds. Equal data has equal content; it tells a reader nothing about the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+
+    /// When the content of the Secret last changed by this binding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sync_time: Option<Time>,
+
+    /// Milliseconds from the commit in the cloud to the answer of the API server to the write. Only of a version that was
+    /// committed while the agent was already waiting for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync_latency_millis: Option<i64>,
+
+    /// The Secret as the agent last wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetStatus>,
+
+    /// The workloads that restarted for this binding, failed first, then newest. At most 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollouts: Option<Vec<RolloutStatus>>,
+
+    /// The content that each workload runs, by KIND/NAME: what decides whether a restart is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baselines: Option<BTreeMap<String, String>>,
+}
+
+/// The high-water mark of the source.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// The organization that the agent belongs to.
+    pub organization: String,
+    /// The workspace, resolved.
+    pub workspace: String,
+    /// The name of the secret.
+    pub secret: String,
+    /// The version.
+    pub version: i64,
+}
+
+/// The Secret as last written.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// Name of the Secret.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its resourceVersion after our write.
+    pub resource_version: String,
+    /// How many keys the agent wrote.
+    pub keys: i32,
+}
+
+/// One workload and its restart.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// Deployment, StatefulSet or DaemonSet.
+    pub kind: String,
+    /// Name of the workload.
+    pub name: String,
+    /// The version of the secret that the restart carries.
+    pub version: i64,
+    /// Where the restart stands.
+    pub phase: RolloutPhase,
+    /// Pods that are updated and ready.
+    pub ready: i32,
+    /// Pods that should be.
+    pub desired: i32,
+    /// When the agent stamped the pod template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it was complete or given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// Why it waits, failed or was skipped; empty when there is nothing to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// Phases of a restart.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RolloutPhase {
+    /// Did not come up: deadline exceeded, or the timeout passed.
+    Failed,
+    /// Due, and waiting for what the message says.
+    Pending,
+    /// Stamped; new pods are coming up.
+    Progressing,
+    /// The stamp was taken away by someone else. Not repeated.
+    Reverted,
+    /// Nothing to restart (no replicas).
+    Skipped,
+    /// All pods are updated and available.
+    Complete,
+}
+
+/// The CRD as it is applied: what kube derives, plus the default of `status` that makes kstatus wait for the agent.
+///
+/// A custom resource without any status counts as ready in kstatus (Helm 4 `--wait`, Flux); with `observedGeneration: -1`
+/// it does not. kube-derive has no attribute for a default on `status`, so it is set here.
+pub fn definition() -> CustomResourceDefinition {
+    let mut crd = EnnoteSecretBinding::crd();
+    let unseen: JSONSchemaProps = JSONSchemaProps {
+        default: Some(JSON(serde_json::json!({"observedGeneration": -1}))),
+        ..JSONSchemaProps::default()
+    };
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut());
+        if let Some(status) = schema.and_then(|s| s.properties.as_mut()).and_then(|p| p.get_mut("status")) {
+            status.default = unseen.default.clone();
+        }
+    }
+    crd
+}
+
+/// The CRD as YAML, with a first line that says where it comes from.
+///
+/// # Errors
+/// Only if the CRD cannot be serialized, which would be a bug.
+pub fn manifest() -> Result<String, serde_yaml::Error> {
+    Ok(format!("# Generated by `make generate` (ennote-agent crd) from src/crd.rs. Do not edit.\n{}", serde_yaml::to_string(&definition())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unseen_binding_is_not_ready_for_kstatus() {
+        let yaml = serde_json::to_value(definition()).unwrap();
+        let status = &yaml["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+        assert_eq!(status["default"]["observedGeneration"], -1);
+    }
+
+    #[test]
+    fn every_field_is_described() {
+        fn walk(path: &str, node: &serde_json::Value, missing: &mut Vec<String>) {
+            for (name, child) in node["properties"].as_object().into_iter().flatten() {
+                let here = format!("{path}.{name}");
+                if child["description"].as_str().is_none_or(str::is_empty) {
+                    missing.push(here.clone());
+                }
+                walk(&here, child, missing);
+                walk(&here, &child["items"], missing);
+            }
+        }
+        let yaml = serde_json::to_value(definition()).unwrap();
+        let root = &yaml["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        let mut missing = Vec::new();
+        walk("spec", &root["spec"], &mut missing);
+        walk("status", &root["status"], &mut missing);
+        assert_eq!(missing, Vec::<String>::new());
+    }
+}
