@@ -3,9 +3,10 @@
 //! Guarantees: what a schema can hold is refused by the API server with a sentence, not by a pod log. Fields are only added,
 //! never renamed (there is no port, so no conversion webhook, ever). `crds/` is generated from this file.
 
+#![allow(unreachable_pub, reason = "KubeSchema moves a copy of each struct into a private module")]
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON, JSONSchemaProps};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::core::ListMerge;
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -101,7 +102,7 @@ pub struct Target {
 pub struct DataEntry {
     /// The key in the Secret: letters, digits, '-', '_' and '.'.
     #[schemars(length(max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && self != '..'")
+    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')")
         .message("key must be a key that a Secret can hold: letters, digits, '-', '_' and '.'"))]
     pub key: String,
 

@@ -1,3 +1,7 @@
 //! stub
 pub mod config;
 pub mod crd;
+pub mod crypto;
+pub mod domain;
+pub mod identity;
+pub mod wire;

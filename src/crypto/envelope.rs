@@ -1,0 +1,172 @@
+//! `Sealed` and `Gone`: from bytes of the network to an opened payload, or a refusal with its own reason.
+//!
+//! The signature is checked before anything is decoded; every field that the agent can predict is compared; opening is in
+//! place. Total: no input panics.
+
+use crate::crypto::session_keys::SessionKey;
+use crate::crypto::signed::{Label, SignatureError, VerifyingKeys, hash, hash_parts, join_hashes};
+use crate::domain::content::StampKey;
+use crate::domain::reason::Reason;
+use crate::domain::secret_value::SecretValue;
+use crate::wire;
+use hpke::aead::{AeadTag, AesGcm256};
+use hpke::inout::InOutBuf;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::X25519HkdfSha256;
+use hpke::{Deserializable, Kem, OpModeR, single_shot_open_inout_detached};
+use prost::Message;
+use zeroize::Zeroizing;
+
+const INFO: &[u8] = b"ennote/sealed/v1";
+const TAG: usize = 16;
+/// PROTOCOL.md, "Bytes".
+pub const MAX_PAYLOAD: usize = 1024 * 1024;
+
+/// What the agent knows of a delivery before it looks inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// This agent.
+    pub agent_id: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The stream's nonce.
+    pub stream_nonce: Vec<u8>,
+    /// The want's id.
+    pub want_id: u64,
+    /// Namespace of the binding.
+    pub namespace: String,
+    /// Name of the binding.
+    pub binding: String,
+    /// Its uid.
+    pub binding_uid: String,
+    /// The agent's organization.
+    pub organization: String,
+    /// The wanted workspace, resolved.
+    pub workspace: String,
+    /// The wanted secret.
+    pub secret: String,
+}
+
+/// What the header says beyond what was expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The version.
+    pub version: u64,
+    /// Unix milliseconds.
+    pub committed_at_ms: i64,
+}
+
+/// An opened delivery. Plaintext lives in boxes of exact size.
+#[derive(Debug)]
+pub struct Opened {
+    /// Version and time.
+    pub facts: Facts,
+    /// Keys the fingerprints; not kept.
+    pub stamp_key: StampKey,
+    /// One JSON object.
+    pub payload: SecretValue,
+}
+
+/// Why an envelope was refused. Each is a `Reason` of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal(pub Reason);
+
+impl From<SignatureError> for Refusal {
+    fn from(error: SignatureError) -> Self {
+        Self(match error {
+            SignatureError::UnknownKey => Reason::UnknownKey,
+            SignatureError::Bad => Reason::BadSignature,
+        })
+    }
+}
+
+/// Opens a sealed delivery with the session key it names. The key is spent whatever comes of it.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn open(mut sealed: wire::Sealed, key: SessionKey, expected: &Expected, listed: &VerifyingKeys) -> Result<Opened, Refusal> {
+    let signed = join_hashes(hash(&sealed.header), hash_parts(&[&sealed.enc, &sealed.ciphertext]));
+    listed.verify(Label::Sealed, &[&signed], &sealed.key_id, &sealed.signature)?;
+    let header = decode(&sealed.header)?;
+    compare(&header, expected, wire::Kind::Sealed)?;
+    if header.suite != wire::Suite::A as i32 {
+        return Err(Refusal(Reason::WrongRecipient));
+    }
+    if header.key_index != key.index || header.session_key_hash != key.public_hash {
+        return Err(Refusal(Reason::WrongRecipient));
+    }
+    if wire::SecretType::try_from(header.r#type).unwrap_or_default() == wire::SecretType::Unspecified {
+        return Err(Refusal(Reason::BadPayload));
+    }
+    let plain = decrypt(&key, &sealed.header, &sealed.enc, std::mem::take(&mut sealed.ciphertext))?;
+    let (stamp, payload) = plain.split_first_chunk::<32>().ok_or(Refusal(Reason::BadPayload))?;
+    if payload.len() > MAX_PAYLOAD {
+        return Err(Refusal(Reason::BadPayload));
+    }
+    Ok(Opened { facts: facts(&header), stamp_key: StampKey::new(stamp), payload: SecretValue::copy_of(payload) })
+}
+
+/// Checks a tombstone.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn gone(signed: &wire::Signed, expected: &Expected, listed: &VerifyingKeys) -> Result<Facts, Refusal> {
+    let header = decode(listed.body(Label::Gone, signed)?)?;
+    compare(&header, expected, wire::Kind::Gone)?;
+    Ok(facts(&header))
+}
+
+/// The index of the session key that a delivery says it spends. Unverified: used only to find and burn the key.
+pub fn claimed_key(sealed: &wire::Sealed) -> Option<u64> {
+    wire::Header::decode(sealed.header.as_slice()).ok().map(|h| h.key_index)
+}
+
+fn decode(bytes: &[u8]) -> Result<wire::Header, Refusal> {
+    wire::Header::decode(bytes).map_err(|_| Refusal(Reason::BadPayload))
+}
+
+fn facts(header: &wire::Header) -> Facts {
+    Facts { version: header.version, committed_at_ms: header.committed_at_ms }
+}
+
+/// The order is the specification: the first difference names the refusal.
+fn compare(header: &wire::Header, expected: &Expected, kind: wire::Kind) -> Result<(), Refusal> {
+    let rules = [
+        (header.format == 2 && header.kind == kind as i32, Reason::BadPayload),
+        (header.agent_id == expected.agent_id, Reason::WrongRecipient),
+        (header.epoch == expected.epoch, Reason::WrongRecipient),
+        (header.stream_nonce == expected.stream_nonce, Reason::WrongRecipient),
+        (header.want_id == expected.want_id, Reason::WrongBinding),
+        (header.namespace == expected.namespace, Reason::WrongBinding),
+        (header.binding == expected.binding, Reason::WrongBinding),
+        (header.binding_uid == expected.binding_uid, Reason::WrongBinding),
+        (header.organization == expected.organization, Reason::WrongSource),
+        (header.workspace == expected.workspace, Reason::WrongSource),
+        (header.secret == expected.secret, Reason::WrongSource),
+        (header.version > 0 && i64::try_from(header.version).is_ok(), Reason::BadPayload),
+    ];
+    rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, reason)| Err(Refusal(reason)))
+}
+
+/// Kept out of line so that its frame, which held plaintext blocks, is one that the caller can scrub.
+#[inline(never)]
+fn decrypt(key: &SessionKey, header: &[u8], enc: &[u8], ciphertext: Vec<u8>) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    let broken = Refusal(Reason::Undecryptable);
+    let mut buffer = Zeroizing::new(ciphertext);
+    let length = buffer.len().checked_sub(TAG).ok_or(broken)?;
+    let tag = AeadTag::<AesGcm256>::from_bytes(&buffer[length..]).map_err(|_| broken)?;
+    buffer.truncate(length);
+    let enc = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(enc).map_err(|_| broken)?;
+    let private = key.private().ok_or(broken)?;
+    single_shot_open_inout_detached::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
+        &OpModeR::Base,
+        &private,
+        &enc,
+        INFO,
+        InOutBuf::from(buffer.as_mut_slice()),
+        header,
+        &tag,
+    )
+    .map_err(|_| broken)?;
+    Ok(buffer)
+}

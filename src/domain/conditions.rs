@@ -1,0 +1,221 @@
+//! (old status, outcome, now) to the binding controller's part of the new status, by the truth table of DESIGN.md section 3.
+
+use crate::crd::{EnnoteSecretBindingStatus, SourceStatus, TargetStatus};
+use crate::domain::outcome::{Held, Outcome};
+use crate::domain::reason::{Phase, Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+/// Condition types of the binding controller; `RolledOut` belongs to the workload controller.
+pub const OWN_TYPES: [&str; 5] = ["Ready", "Synced", "Fresh", "Reconciling", "Stalled"];
+
+/// Whether the cloud's newest word is known to have been heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Beats arrive.
+    Fresh,
+    /// No beat, but not for long enough to say so.
+    Silent,
+    /// Silent for so long that the condition goes False.
+    Stale,
+}
+
+/// The condition of a type.
+pub fn find<'a>(status: &'a EnnoteSecretBindingStatus, kind: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|c| c.type_ == kind)
+}
+
+/// The next status, without what the workload controller owns. Equal to the old one when nothing moved.
+pub fn next(
+    old: &EnnoteSecretBindingStatus,
+    outcome: &Outcome,
+    freshness: Freshness,
+    generation: i64,
+    now: Timestamp,
+) -> EnnoteSecretBindingStatus {
+    let mut status = EnnoteSecretBindingStatus {
+        observed_generation: Some(generation),
+        conditions: old.conditions.iter().filter(|c| OWN_TYPES.contains(&c.type_.as_str())).cloned().collect(),
+        rollouts: None,
+        baselines: None,
+        ..old.clone()
+    };
+    let (reason, message) = match outcome {
+        Outcome::Unchanged => {
+            set_fresh(&mut status, freshness, generation, now);
+            return status;
+        }
+        Outcome::Problem(problem) => (problem.reason, problem.message.clone()),
+        Outcome::Synced(held) => {
+            record(&mut status, held);
+            (Reason::Synced, synced_message(&held.source, &held.target))
+        }
+    };
+    let (ready, abnormal) = match reason.phase() {
+        Phase::Synced => ("True", None),
+        Phase::Waiting => ("Unknown", Some("Reconciling")),
+        Phase::Retrying => ("False", Some("Reconciling")),
+        Phase::Stalled => ("False", Some("Stalled")),
+    };
+    let mut set = |kind: &str, value: &str| {
+        set(&mut status.conditions, Condition {
+            type_: kind.to_owned(),
+            status: value.to_owned(),
+            reason: reason.to_string(),
+            message: message.clone(),
+            observed_generation: Some(generation),
+            last_transition_time: Time(now),
+        });
+    };
+    set("Ready", ready);
+    set("Synced", ready);
+    if let Some(kind) = abnormal {
+        set(kind, "True");
+    }
+    status.conditions.retain(|c| !["Reconciling", "Stalled"].contains(&c.type_.as_str()) || Some(c.type_.as_str()) == abnormal);
+    set_fresh(&mut status, freshness, generation, now);
+    status
+}
+
+fn record(status: &mut EnnoteSecretBindingStatus, held: &Held) {
+    status.source = Some(held.source.clone());
+    status.content = Some(held.content.to_string());
+    status.target = Some(held.target.clone());
+    if let Some(at) = held.written_at {
+        status.last_sync_time = Some(Time(at));
+        status.sync_latency_millis = held.latency_millis;
+    }
+}
+
+/// A pure function of what status holds, so that an idle pass writes nothing.
+fn synced_message(source: &SourceStatus, target: &TargetStatus) -> String {
+    let keys = if target.keys == 1 { "1 key".to_owned() } else { format!("{} keys", target.keys) };
+    format!("version {} of {:?} is in Secret {} ({keys})", source.version, source.secret, target.name)
+}
+
+/// Fresh appears with the first sync; later it moves only when beats stay away for long, or come back.
+fn set_fresh(status: &mut EnnoteSecretBindingStatus, freshness: Freshness, generation: i64, now: Timestamp) {
+    if status.source.is_none() {
+        return;
+    }
+    let (value, reason, message) = match freshness {
+        Freshness::Fresh => ("True", "BeatsArrive", "the cloud confirms that nothing newer waits"),
+        Freshness::Stale => ("False", "StreamSilent", "no word from the cloud for 10 minutes; the Secret is kept as it is"),
+        Freshness::Silent => return,
+    };
+    set(&mut status.conditions, Condition {
+        type_: "Fresh".to_owned(),
+        status: value.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: Some(generation),
+        last_transition_time: Time(now),
+    });
+}
+
+/// Replaces the condition of that type; the transition time moves only when its status flips.
+pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
+    match conditions.iter_mut().find(|c| c.type_ == new.type_) {
+        Some(old) => {
+            if old.status == new.status {
+                new.last_transition_time = old.last_transition_time.clone();
+            }
+            *old = new;
+        }
+        None => conditions.push(new),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::content::Content;
+    use crate::domain::reason::Problem;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn held(version: i64, written: Option<i64>) -> Outcome {
+        Outcome::Synced(Box::new(Held {
+            source: SourceStatus { organization: "o".into(), workspace: "w".into(), secret: "payments db".into(), version },
+            content: Content::from_text("c"),
+            target: TargetStatus { name: "db".into(), uid: "u".into(), resource_version: "1".into(), keys: 2 },
+            written_at: written.map(at),
+            latency_millis: Some(5),
+        }))
+    }
+
+    fn shown(status: &EnnoteSecretBindingStatus) -> Vec<String> {
+        let mut rows: Vec<String> =
+            status.conditions.iter().map(|c| format!("{}={}/{}", c.type_, c.status, c.reason)).collect();
+        rows.sort();
+        rows
+    }
+
+    #[test]
+    fn every_reason_has_its_row_of_the_truth_table() {
+        for reason in Reason::ALL {
+            let outcome = if reason == Reason::Synced { held(1, Some(0)) } else { Problem::new(reason, "m").into() };
+            let status = next(&EnnoteSecretBindingStatus::default(), &outcome, Freshness::Fresh, 4, at(0));
+            let want: Vec<String> = match reason.phase() {
+                Phase::Synced => vec!["Fresh=True/BeatsArrive".into(), "Ready=True/Synced".into(), "Synced=True/Synced".into()],
+                Phase::Waiting => vec![format!("Ready=Unknown/{reason}"), format!("Reconciling=True/{reason}"), format!("Synced=Unknown/{reason}")],
+                Phase::Retrying => vec![format!("Ready=False/{reason}"), format!("Reconciling=True/{reason}"), format!("Synced=False/{reason}")],
+                Phase::Stalled => vec![format!("Ready=False/{reason}"), format!("Stalled=True/{reason}"), format!("Synced=False/{reason}")],
+            };
+            assert_eq!(shown(&status), want);
+            assert_eq!(status.observed_generation, Some(4));
+            assert!(status.conditions.iter().all(|c| c.observed_generation == Some(4) && !c.message.is_empty()));
+        }
+    }
+
+    #[test]
+    fn an_idle_pass_changes_nothing() {
+        let first = next(&EnnoteSecretBindingStatus::default(), &held(3, Some(0)), Freshness::Fresh, 1, at(0));
+        assert_eq!(next(&first, &held(3, None), Freshness::Fresh, 1, at(60)), first);
+        assert_eq!(next(&first, &Outcome::Unchanged, Freshness::Silent, 1, at(60)), first);
+        let ready = find(&first, "Ready").unwrap();
+        assert_eq!(ready.message, "version 3 of \"payments db\" is in Secret db (2 keys)");
+    }
+
+    #[test]
+    fn a_silent_cloud_never_turns_a_binding_red() {
+        let first = next(&EnnoteSecretBindingStatus::default(), &held(3, Some(0)), Freshness::Fresh, 1, at(0));
+        let stale = next(&first, &Outcome::Unchanged, Freshness::Stale, 1, at(900));
+        assert_eq!(shown(&stale), ["Fresh=False/StreamSilent", "Ready=True/Synced", "Synced=True/Synced"]);
+        assert_eq!(next(&stale, &Outcome::Unchanged, Freshness::Stale, 1, at(1000)), stale, "written once");
+    }
+
+    #[test]
+    fn transition_time_moves_only_when_the_status_flips() {
+        let waiting = |s: &EnnoteSecretBindingStatus, t| next(s, &Problem::new(Reason::WaitingForCloud, "m").into(), Freshness::Fresh, 1, at(t));
+        let one = waiting(&EnnoteSecretBindingStatus::default(), 1);
+        let two = next(&one, &Problem::new(Reason::WaitingForSecret, "n").into(), Freshness::Fresh, 1, at(2));
+        assert_eq!(find(&two, "Ready").unwrap().last_transition_time, Time(at(1)));
+        let three = next(&two, &held(1, Some(3)), Freshness::Fresh, 1, at(3));
+        assert_eq!(find(&three, "Ready").unwrap().last_transition_time, Time(at(3)));
+        let failed = next(&three, &Problem::new(Reason::Collision, "x").into(), Freshness::Fresh, 1, at(4));
+        assert_eq!(failed.source, three.source, "a failure forgets nothing that was synced");
+        assert_eq!(failed.last_sync_time, three.last_sync_time);
+    }
+
+    #[test]
+    fn what_the_workload_controller_owns_is_left_out() {
+        let old = EnnoteSecretBindingStatus {
+            conditions: vec![Condition {
+                type_: "RolledOut".into(),
+                status: "True".into(),
+                reason: "x".into(),
+                message: String::new(),
+                observed_generation: None,
+                last_transition_time: Time(at(0)),
+            }],
+            rollouts: Some(vec![]),
+            baselines: Some(Default::default()),
+            ..Default::default()
+        };
+        let new = next(&old, &held(1, None), Freshness::Fresh, 1, at(1));
+        assert!(find(&new, "RolledOut").is_none() && new.rollouts.is_none() && new.baselines.is_none());
+    }
+}

@@ -1,0 +1,15 @@
+//! The words of the product, and what should happen to Secrets.
+//!
+//! Pure: no client, socket, clock, environment or spawn. Takes `now` and keys as arguments. May import: `crd`.
+
+pub mod conditions;
+pub mod content;
+pub mod name;
+pub mod observed;
+pub mod outcome;
+pub mod ownership;
+pub mod payload;
+pub mod reason;
+pub mod request;
+pub mod secret_value;
+pub mod sync_plan;

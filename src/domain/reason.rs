@@ -1,0 +1,144 @@
+//! The closed list of reasons: what a condition may say, who must act, and what follows.
+
+use std::fmt;
+
+/// Why a binding is in the state it is in. The name is the condition's reason and the Event's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The Secret holds the newest version received.
+    Synced,
+    /// No stream to the cloud yet.
+    WaitingForCloud,
+    /// The want stands; its answer has not come yet.
+    WaitingForPayload,
+    /// The cloud has no secret of that name yet.
+    WaitingForSecret,
+    /// A Secret of an earlier binding is still being collected.
+    AwaitingCollection,
+    /// The namespace is being deleted.
+    NamespaceTerminating,
+    /// The API server did not take a call; tried again.
+    ClusterError,
+    /// RBAC or admission refused a call.
+    Forbidden,
+    /// The target belongs to someone else.
+    Collision,
+    /// The cloud grants this namespace no access to that secret.
+    Denied,
+    /// The spec and the payload do not fit.
+    BadMapping,
+    /// The payload is not usable.
+    BadPayload,
+    /// The secret was deleted in the cloud.
+    SourceDeleted,
+    /// The agent has no identity, and nothing to get one with.
+    IdentityLost,
+    /// The agent belongs to another organization than the one that wrote this binding's Secret.
+    IdentityChanged,
+    /// The cloud has banned this agent.
+    Banned,
+    /// Not signed by the cloud's key.
+    BadSignature,
+    /// Signed by a key that the keyset does not list.
+    UnknownKey,
+    /// Sealed for another agent, epoch, stream or session key.
+    WrongRecipient,
+    /// Sealed for another binding.
+    WrongBinding,
+    /// Another source than the one asked for.
+    WrongSource,
+    /// An older version than one already seen.
+    Rollback,
+    /// Signed well, but does not open.
+    Undecryptable,
+}
+
+/// What kstatus and the truth table of DESIGN.md section 3 make of a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Ready True.
+    Synced,
+    /// Ready Unknown, Reconciling True.
+    Waiting,
+    /// Ready False, Reconciling True: the agent tries again by itself.
+    Retrying,
+    /// Ready False, Stalled True: a person must act.
+    Stalled,
+}
+
+impl Reason {
+    /// All of them, for the documentation and its test.
+    pub const ALL: [Self; 23] = [
+        Self::Synced,
+        Self::WaitingForCloud,
+        Self::WaitingForPayload,
+        Self::WaitingForSecret,
+        Self::AwaitingCollection,
+        Self::NamespaceTerminating,
+        Self::ClusterError,
+        Self::Forbidden,
+        Self::Collision,
+        Self::Denied,
+        Self::BadMapping,
+        Self::BadPayload,
+        Self::SourceDeleted,
+        Self::IdentityLost,
+        Self::IdentityChanged,
+        Self::Banned,
+        Self::BadSignature,
+        Self::UnknownKey,
+        Self::WrongRecipient,
+        Self::WrongBinding,
+        Self::WrongSource,
+        Self::Rollback,
+        Self::Undecryptable,
+    ];
+
+    /// The row of the truth table.
+    pub fn phase(self) -> Phase {
+        match self {
+            Self::Synced => Phase::Synced,
+            Self::WaitingForCloud | Self::WaitingForPayload | Self::WaitingForSecret | Self::AwaitingCollection => Phase::Waiting,
+            Self::NamespaceTerminating | Self::ClusterError => Phase::Retrying,
+            Self::Forbidden
+            | Self::Collision
+            | Self::Denied
+            | Self::BadMapping
+            | Self::BadPayload
+            | Self::SourceDeleted
+            | Self::IdentityLost
+            | Self::IdentityChanged
+            | Self::Banned
+            | Self::BadSignature
+            | Self::UnknownKey
+            | Self::WrongRecipient
+            | Self::WrongBinding
+            | Self::WrongSource
+            | Self::Rollback
+            | Self::Undecryptable => Phase::Stalled,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// A reason with its sentence. Sentences are ours: no remote text, no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {message}")]
+pub struct Problem {
+    /// Why.
+    pub reason: Reason,
+    /// What is wrong, whose turn it is, and the command that mends it.
+    pub message: String,
+}
+
+impl Problem {
+    /// Joins the two.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}

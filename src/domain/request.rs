@@ -1,0 +1,83 @@
+//! A binding, parsed: what is wanted, where, and as which keys.
+
+use crate::crd::EnnoteSecretBinding;
+use crate::domain::content::binding_id;
+use crate::domain::name::{DataKey, SecretName};
+use crate::domain::payload::Mapping;
+use crate::domain::reason::{Problem, Reason};
+use jsonptr::PointerBuf;
+
+/// Which secret of Ennote.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SourceRef {
+    /// Empty: the agent's own workspace.
+    pub workspace: String,
+    /// Name of the secret.
+    pub secret: String,
+}
+
+/// A binding as the rest of the agent sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Namespace of binding and target.
+    pub namespace: String,
+    /// Name of the binding.
+    pub binding: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+    /// Where the payload comes from.
+    pub source: SourceRef,
+    /// The Secret to write.
+    pub target: SecretName,
+    /// How.
+    pub mapping: Mapping,
+}
+
+impl Request {
+    /// Parses a binding. `prefix` goes before a defaulted target name.
+    ///
+    /// # Errors
+    /// What the schema could not refuse, or what an old schema let through.
+    pub fn parse(binding: &EnnoteSecretBinding, prefix: &str) -> Result<Self, Problem> {
+        let meta = &binding.metadata;
+        let name = meta.name.clone().unwrap_or_default();
+        let target = match binding.spec.target.as_ref().and_then(|t| t.name.clone()) {
+            Some(given) => given,
+            None => format!("{prefix}{name}"),
+        };
+        let target = SecretName::parse(&target).map_err(|text| {
+            Problem::new(Reason::BadMapping, format!("{text:?} cannot be the name of a Secret; set spec.target.name"))
+        })?;
+        Ok(Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            generation: meta.generation.unwrap_or_default(),
+            source: SourceRef {
+                workspace: binding.spec.source.workspace.clone().unwrap_or_default(),
+                secret: binding.spec.source.secret.clone(),
+            },
+            target,
+            mapping: mapping(binding)?,
+            binding: name,
+        })
+    }
+
+    /// The label that ties the target to this binding.
+    pub fn binding_id(&self) -> String {
+        binding_id(&self.binding)
+    }
+}
+
+fn mapping(binding: &EnnoteSecretBinding) -> Result<Mapping, Problem> {
+    let Some(entries) = &binding.spec.data else { return Ok(Mapping::Everything) };
+    let bad = |text: String| Problem::new(Reason::BadMapping, text);
+    let keys = entries.iter().map(|entry| {
+        let key = DataKey::parse(&entry.key).map_err(|k| bad(format!("a Secret cannot hold the key {k:?}")))?;
+        let pointer = PointerBuf::parse(entry.pointer.as_str())
+            .map_err(|_| bad(format!("{:?} is not a JSON Pointer (RFC 6901)", entry.pointer)))?;
+        Ok((key, pointer))
+    });
+    Ok(Mapping::Keys(keys.collect::<Result<_, _>>()?))
+}

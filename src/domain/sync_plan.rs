@@ -1,0 +1,260 @@
+//! What a pass needs, and what it will write: decided once, so that the executor only matches on the step.
+
+use crate::crd::{EnnoteSecretBindingStatus, SourceStatus};
+use crate::domain::conditions::find;
+use crate::domain::content::{Fingerprints, StampKey};
+use crate::domain::name::SecretName;
+use crate::domain::observed::{BINDING, BINDING_ID, Existing, FINGERPRINTS, MANAGED_BY, Observed};
+use crate::domain::reason::{Problem, Reason};
+use crate::domain::request::Request;
+use crate::domain::secret_value::SecretData;
+
+/// The API server's limit on the values of a Secret, in bytes
+/// (<https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size>).
+const MAX_DATA: usize = 1024 * 1024;
+
+/// The version that the target demonstrably holds for this spec, or 0: the payload is needed in any case.
+///
+/// 0 when the target is absent, was edited, or was written for another generation of the spec or another source.
+pub fn known_version(request: &Request, observed: &Observed, status: &EnnoteSecretBindingStatus) -> u64 {
+    let Observed::Present(secret) = observed else { return 0 };
+    let synced = find(status, "Synced").is_some_and(|c| c.status == "True" && c.observed_generation == Some(request.generation));
+    let Some(source) = &status.source else { return 0 };
+    let same_source = source.secret == request.source.secret
+        && (request.source.workspace.is_empty() || source.workspace == request.source.workspace);
+    let same_target = status.target.as_ref().is_some_and(|t| t.uid == secret.uid && t.name == request.target.as_str());
+    if synced && same_source && same_target && intact(secret) { u64::try_from(source.version).unwrap_or(0) } else { 0 }
+}
+
+/// Whether every key that we wrote is still ours: another manager that edits or drops one takes it from our managed fields.
+pub fn intact(secret: &Existing) -> bool {
+    secret.fingerprints.as_ref().is_some_and(|prints| prints.keys().all(|k| secret.our_keys.contains(k)))
+}
+
+/// Holds an arrival against the high-water mark.
+///
+/// # Errors
+/// `IdentityChanged` when the mark belongs to another organization; `Rollback` below the mark of exactly this source.
+pub fn check_mark(arrival: &SourceStatus, status: &EnnoteSecretBindingStatus) -> Result<(), Problem> {
+    let Some(mark) = &status.source else { return Ok(()) };
+    if mark.organization != arrival.organization {
+        return Err(Problem::new(
+            Reason::IdentityChanged,
+            format!(
+                "this binding was synced from organization {:?}, the agent now belongs to {:?}; delete and re-create the binding to follow the new one",
+                mark.organization, arrival.organization
+            ),
+        ));
+    }
+    let same = mark.workspace == arrival.workspace && mark.secret == arrival.secret;
+    if same && arrival.version < mark.version {
+        return Err(Problem::new(
+            Reason::Rollback,
+            format!("version {} was refused: version {} has been seen; the Secret is kept as it is", arrival.version, mark.version),
+        ));
+    }
+    Ok(())
+}
+
+/// What to write.
+#[derive(Debug)]
+pub enum Step {
+    /// POST: cannot overwrite.
+    Create(Draft),
+    /// Merge patch under these preconditions. `drop` are keys of ours that are no longer wanted.
+    Patch {
+        /// What it shall hold.
+        draft: Draft,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        resource_version: String,
+        /// Keys to remove.
+        drop: Vec<String>,
+    },
+    /// The target holds exactly this.
+    Nothing(Box<Existing>),
+}
+
+/// A Secret to be written.
+#[derive(Debug)]
+pub struct Draft {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: SecretName,
+    /// Labels, in order.
+    pub labels: Vec<(&'static str, String)>,
+    /// Annotations, in order.
+    pub annotations: Vec<(&'static str, String)>,
+    /// Name and uid of the binding that owns it.
+    pub owner: (String, String),
+    /// Plaintext.
+    pub data: SecretData,
+}
+
+/// A plan and the fingerprints of what the target holds once it is carried out.
+#[derive(Debug)]
+pub struct SyncPlan {
+    /// What to do.
+    pub step: Step,
+    /// What the target then holds.
+    pub prints: Fingerprints,
+}
+
+/// Plans the write of `data`. The caller has checked ownership.
+///
+/// # Errors
+/// `BadMapping` when a Secret cannot hold that much.
+pub fn plan(request: &Request, observed: &Observed, data: SecretData, key: &StampKey) -> Result<SyncPlan, Problem> {
+    let size: usize = data.values().map(|v| v.expose().len()).sum();
+    if size > MAX_DATA {
+        return Err(Problem::new(
+            Reason::BadMapping,
+            format!("the keys hold {size} bytes together, a Secret at most {MAX_DATA}; pick fewer with spec.data"),
+        ));
+    }
+    let prints = Fingerprints::of(key, &data);
+    let draft = |data| Draft {
+        namespace: request.namespace.clone(),
+        name: request.target.clone(),
+        labels: vec![(MANAGED_BY.0, MANAGED_BY.1.to_owned()), (BINDING_ID, request.binding_id())],
+        annotations: vec![(BINDING, request.binding.clone()), (FINGERPRINTS, prints.to_annotation())],
+        owner: (request.binding.clone(), request.uid.clone()),
+        data,
+    };
+    let step = match observed {
+        Observed::Absent => Step::Create(draft(data)),
+        Observed::Present(secret) if intact(secret) && secret.fingerprints.as_ref() == Some(&prints) => {
+            Step::Nothing(secret.clone())
+        }
+        Observed::Present(secret) => {
+            let earlier = secret.fingerprints.iter().flat_map(Fingerprints::keys).map(str::to_owned);
+            let mut drop: Vec<String> = secret.our_keys.iter().cloned().chain(earlier).collect();
+            drop.retain(|k| !data.keys().any(|d| d.as_str() == k));
+            drop.sort();
+            drop.dedup();
+            Step::Patch {
+                draft: draft(data),
+                uid: secret.uid.clone(),
+                resource_version: secret.resource_version.clone(),
+                drop,
+            }
+        }
+    };
+    Ok(SyncPlan { step, prints })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crd::TargetStatus;
+    use crate::domain::conditions::{Freshness, next};
+    use crate::domain::name::DataKey;
+    use crate::domain::outcome::{Held, Outcome};
+    use crate::domain::ownership::tests::{ours, request};
+    use crate::domain::secret_value::SecretValue;
+    use k8s_openapi::jiff::Timestamp;
+
+    fn data(pairs: &[(&str, &str)]) -> SecretData {
+        pairs.iter().map(|(k, v)| (DataKey::parse(k).unwrap(), SecretValue::copy_of(v.as_bytes()))).collect()
+    }
+
+    fn key() -> StampKey {
+        StampKey::new(&[3; 32])
+    }
+
+    fn written(pairs: &[(&str, &str)]) -> Existing {
+        let prints = Fingerprints::of(&key(), &data(pairs));
+        Existing { our_keys: prints.keys().map(str::to_owned).collect(), fingerprints: Some(prints), ..ours() }
+    }
+
+    fn source(version: i64) -> SourceStatus {
+        SourceStatus { organization: "o".into(), workspace: "w".into(), secret: "payments db".into(), version }
+    }
+
+    fn status(version: i64) -> EnnoteSecretBindingStatus {
+        let target =
+            TargetStatus { name: "payments-db".into(), uid: "secret-1".into(), resource_version: "10".into(), keys: 1 };
+        let held = Held {
+            source: source(version),
+            content: key_content(),
+            target,
+            written_at: None,
+            latency_millis: None,
+        };
+        next(&Default::default(), &Outcome::Synced(Box::new(held)), Freshness::Fresh, 1, Timestamp::UNIX_EPOCH)
+    }
+
+    fn key_content() -> crate::domain::content::Content {
+        Fingerprints::of(&key(), &data(&[("a", "1")])).content()
+    }
+
+    fn known(edit: impl FnOnce(&mut Request, &mut Existing, &mut EnnoteSecretBindingStatus)) -> u64 {
+        let (mut request, mut secret, mut status) = (request(), written(&[("a", "1")]), status(7));
+        edit(&mut request, &mut secret, &mut status);
+        known_version(&request, &Observed::Present(Box::new(secret)), &status)
+    }
+
+    #[test]
+    fn a_payload_is_asked_for_exactly_when_the_target_cannot_be_proved_to_hold_it() {
+        assert_eq!(known(|_, _, _| ()), 7);
+        assert_eq!(known(|_, s, _| s.resource_version = "99".into()), 7, "a label edited by someone is no reason");
+        assert_eq!(known(|r, _, _| r.generation = 2), 0, "the spec was edited");
+        assert_eq!(known(|r, _, _| r.source.secret = "other".into()), 0);
+        assert_eq!(known(|r, _, _| r.source.workspace = "w".into()), 7, "the same workspace, spelt out");
+        assert_eq!(known(|r, _, _| r.source.workspace = "x".into()), 0);
+        assert_eq!(known(|_, s, _| s.uid = "new".into()), 0, "deleted and made again");
+        assert_eq!(known(|_, s, _| s.our_keys.clear()), 0, "a key was edited by someone else");
+        assert_eq!(known(|_, s, _| s.fingerprints = None), 0);
+        assert_eq!(known(|_, _, st| *st = Default::default()), 0);
+        assert_eq!(known_version(&request(), &Observed::Absent, &status(7)), 0);
+    }
+
+    #[test]
+    fn versions_never_go_back_and_organizations_never_change() {
+        let verdict = |arrival: SourceStatus| check_mark(&arrival, &status(7)).map_err(|p| p.reason);
+        assert_eq!(verdict(source(8)), Ok(()));
+        assert_eq!(verdict(source(7)), Ok(()), "the same again: a repair");
+        assert_eq!(verdict(source(6)), Err(Reason::Rollback));
+        assert_eq!(verdict(SourceStatus { secret: "other".into(), ..source(1) }), Ok(()), "another source, another mark");
+        assert_eq!(verdict(SourceStatus { organization: "evil".into(), ..source(8) }), Err(Reason::IdentityChanged));
+        assert_eq!(check_mark(&source(1), &Default::default()), Ok(()));
+    }
+
+    #[test]
+    fn the_first_write_cannot_overwrite_and_later_ones_carry_their_preconditions() {
+        let create = plan(&request(), &Observed::Absent, data(&[("a", "1")]), &key()).unwrap();
+        assert!(matches!(create.step, Step::Create(_)));
+
+        let present = Observed::Present(Box::new(Existing {
+            our_keys: ["a", "b", "gone"].map(str::to_owned).into(),
+            ..written(&[("a", "1"), ("b", "2")])
+        }));
+        match plan(&request(), &present, data(&[("a", "9")]), &key()).unwrap().step {
+            Step::Patch { uid, resource_version, drop, draft } => {
+                assert_eq!((uid.as_str(), resource_version.as_str()), ("secret-1", "10"));
+                assert_eq!(drop, ["b", "gone"], "a key dropped from the secret leaves the Secret");
+                assert_eq!(draft.owner, ("payments-db".to_owned(), "uid-1".to_owned()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn equal_data_is_not_written_again_unless_it_was_edited() {
+        let same = |secret: Existing| {
+            plan(&request(), &Observed::Present(Box::new(secret)), data(&[("a", "1")]), &key()).unwrap().step
+        };
+        assert!(matches!(same(written(&[("a", "1")])), Step::Nothing(_)));
+        let edited = Existing { our_keys: Default::default(), ..written(&[("a", "1")]) };
+        assert!(matches!(same(edited), Step::Patch { .. }));
+    }
+
+    #[test]
+    fn more_than_a_secret_holds_is_refused_before_it_is_sent() {
+        let big = "x".repeat(MAX_DATA + 1);
+        let problem = plan(&request(), &Observed::Absent, data(&[("a", &big)]), &key()).unwrap_err();
+        assert_eq!(problem.reason, Reason::BadMapping);
+    }
+}

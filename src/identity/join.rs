@@ -1,0 +1,248 @@
+//! Begin/Finish as a state machine without I/O: [`Join`] -> [`Proved`] -> [`Identity`].
+//!
+//! The same machine serves the two unary calls of a join and the four frames of a renewal.
+
+use crate::crypto::signed::{Label, SignatureError, hash, hash_parts, join_hashes};
+use crate::identity::access_token::Identity;
+use crate::identity::signing_key::AgentKey;
+use crate::identity::trust::{Keyset, Trust, TrustError};
+use crate::wire;
+use hpke::aead::AesGcm256;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::X25519HkdfSha256;
+use hpke::{Deserializable, Kem, OpModeS, Serializable, single_shot_seal_with_rng};
+use prost::Message;
+use rand_core::CryptoRng;
+use std::time::Duration;
+use zeroize::{Zeroize, Zeroizing};
+
+const INFO: &[u8] = b"ennote/join/v1";
+
+/// Why a join did not come about on our side of the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// Root or keyset.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Challenge or joined message.
+    #[error("an answer of the cloud was refused: {0}")]
+    Signature(#[from] SignatureError),
+    /// A message that does not decode, or belongs to another join.
+    #[error("an answer of the cloud does not belong to this join")]
+    Mismatch,
+    /// A suite that was not offered, or without a key in the keyset.
+    #[error("the cloud chose a suite that was not offered")]
+    Suite,
+}
+
+/// All that the agent has to show. Wiped.
+#[derive(Default)]
+pub struct Credentials {
+    /// The bootstrap token's text.
+    pub bootstrap_token: Zeroizing<String>,
+}
+
+/// A join that has been begun.
+pub struct Join {
+    hello: Vec<u8>,
+    offered: Vec<wire::Suite>,
+}
+
+impl Join {
+    /// Makes a hello with a fresh nonce.
+    pub fn begin(key: &AgentKey, build: &str, rng: &mut impl CryptoRng) -> Self {
+        let mut client_nonce = vec![0; 32];
+        rng.fill_bytes(&mut client_nonce);
+        let offered = vec![wire::Suite::A];
+        let hello = wire::Hello {
+            suites: offered.iter().map(|s| *s as i32).collect(),
+            agent_public_key: key.public(),
+            client_nonce,
+            build: build.to_owned(),
+        };
+        Self { hello: hello.encode_to_vec(), offered }
+    }
+
+    /// The first message.
+    pub fn request(&self) -> wire::BeginRequest {
+        wire::BeginRequest { hello: self.hello.clone() }
+    }
+
+    /// Checks root, keyset, signature and that the challenge answers this hello; seals the credentials and proves the key.
+    ///
+    /// # Errors
+    /// [`JoinError`]; nothing was revealed then.
+    pub fn prove(
+        self,
+        answer: &wire::BeginResponse,
+        trust: &mut Trust,
+        key: &AgentKey,
+        credentials: &Credentials,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(Proved, wire::FinishRequest), JoinError> {
+        let signed_keyset = answer.keyset.as_ref().ok_or(JoinError::Mismatch)?;
+        let keyset = trust.accept(&answer.root_public_key, signed_keyset)?;
+        let signed_challenge = answer.challenge.as_ref().ok_or(JoinError::Mismatch)?;
+        let body = keyset.join.body(Label::Challenge, signed_challenge)?;
+        let challenge = wire::Challenge::decode(body).map_err(|_| JoinError::Mismatch)?;
+        if challenge.hello_hash != hash(&self.hello) || challenge.challenge_id.len() != 16 {
+            return Err(JoinError::Mismatch);
+        }
+        keyset.check_time(challenge.server_time_ms)?;
+        if !self.offered.contains(&challenge.suite()) {
+            return Err(JoinError::Suite);
+        }
+        let seal_key = keyset.seal.iter().find(|k| k.id.as_slice() == challenge.seal_key_id && k.suite == challenge.suite());
+        let seal_key = seal_key.ok_or(JoinError::Suite)?;
+        let t = join_hashes(hash(&self.hello), hash(body));
+        let (enc, sealed) = seal(&seal_key.public_key, &t, credentials, rng)?;
+        let proof = hash_parts(&[&enc, &sealed]);
+        let finish = wire::FinishRequest {
+            signature: key.sign_parts(Label::Prove, &[&t, &proof]),
+            challenge_id: challenge.challenge_id,
+            enc,
+            sealed,
+        };
+        Ok((Proved { t, keyset }, finish))
+    }
+}
+
+fn seal(public_key: &[u8], t: &[u8; 64], credentials: &Credentials, rng: &mut impl CryptoRng) -> Result<(Vec<u8>, Vec<u8>), JoinError> {
+    let recipient = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(public_key).map_err(|_| JoinError::Suite)?;
+    let mut credential = wire::Credential {
+        bootstrap_token: credentials.bootstrap_token.as_str().to_owned(),
+        ..wire::Credential::default()
+    };
+    let plain = Zeroizing::new(credential.encode_to_vec());
+    credential.bootstrap_token.zeroize();
+    let (enc, sealed) =
+        single_shot_seal_with_rng::<AesGcm256, HkdfSha256, X25519HkdfSha256>(&OpModeS::Base, &recipient, INFO, &plain, t, rng)
+            .map_err(|_| JoinError::Suite)?;
+    Ok((enc.to_bytes().to_vec(), sealed))
+}
+
+/// A join that waits for its last message.
+pub struct Proved {
+    t: [u8; 64],
+    keyset: Keyset,
+}
+
+impl Proved {
+    /// Checks the last message.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub fn finish(self, answer: &wire::FinishResponse) -> Result<(Identity, Keyset), JoinError> {
+        let signed = answer.joined.as_ref().ok_or(JoinError::Mismatch)?;
+        let body = self.keyset.join.body(Label::Joined, signed)?;
+        let joined = wire::Joined::decode(body).map_err(|_| JoinError::Mismatch)?;
+        if joined.t != self.t || joined.agent_id.is_empty() || joined.lives_s == 0 {
+            return Err(JoinError::Mismatch);
+        }
+        self.keyset.check_time(joined.server_time_ms)?;
+        let identity = Identity {
+            agent_id: joined.agent_id,
+            organization: joined.organization,
+            workspace: joined.workspace,
+            epoch: joined.epoch,
+            access_token: Zeroizing::new(joined.access_token),
+            lives: Duration::from_secs(joined.lives_s.into()),
+            server_time_ms: joined.server_time_ms,
+        };
+        Ok((identity, self.keyset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::signed::sign;
+    use crate::identity::trust::tests::keyset;
+    use ed25519_dalek::SigningKey;
+    use rand_core::UnwrapErr;
+
+    struct Core {
+        root: SigningKey,
+        join: SigningKey,
+        seal: <X25519HkdfSha256 as Kem>::PrivateKey,
+    }
+
+    fn core() -> Core {
+        let seal = <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(&[5; 32]).unwrap();
+        Core { root: SigningKey::from_bytes(&[1; 32]), join: SigningKey::from_bytes(&[2; 32]), seal }
+    }
+
+    impl Core {
+        fn seal_public(&self) -> Vec<u8> {
+            X25519HkdfSha256::sk_to_pk(&self.seal).to_bytes().to_vec()
+        }
+
+        fn answer(&self, hello: &[u8], edit: impl FnOnce(&mut wire::Challenge)) -> wire::BeginResponse {
+            let mut challenge = wire::Challenge {
+                hello_hash: hash(hello).to_vec(),
+                challenge_id: vec![7; 16],
+                server_time_ms: 10_000,
+                suite: wire::Suite::A as i32,
+                seal_key_id: hash(&self.seal_public()).to_vec(),
+            };
+            edit(&mut challenge);
+            let key = |r#use, suite: wire::Suite, public_key| wire::Key { r#use: r#use as i32, suite: suite as i32, public_key };
+            wire::BeginResponse {
+                root_public_key: self.root.verifying_key().as_bytes().to_vec(),
+                keyset: Some(keyset(&self.root, |k| {
+                    k.keys = vec![
+                        key(wire::KeyUse::Join, wire::Suite::Unspecified, self.join.verifying_key().as_bytes().to_vec()),
+                        key(wire::KeyUse::Seal, wire::Suite::A, self.seal_public()),
+                    ];
+                })),
+                challenge: Some(sign(&self.join, Label::Challenge, challenge.encode_to_vec())),
+            }
+        }
+
+        fn trust(&self) -> Trust {
+            Trust::pin(&[hash(self.root.verifying_key().as_bytes())], None).unwrap()
+        }
+    }
+
+    fn credentials() -> Credentials {
+        Credentials { bootstrap_token: Zeroizing::new("token".to_owned()) }
+    }
+
+    #[test]
+    fn a_join_ends_with_an_identity_for_exactly_its_own_transcript() {
+        let (core, mut rng) = (core(), UnwrapErr(getrandom::SysRng));
+        let key = AgentKey::generate(&mut rng);
+        let join = Join::begin(&key, "test", &mut rng);
+        let hello = join.request().hello;
+        let answer = core.answer(&hello, |_| ());
+        let (proved, finish) = join.prove(&answer, &mut core.trust(), &key, &credentials(), &mut rng).unwrap();
+        assert!(!finish.sealed.windows(5).any(|w| w == b"token"));
+        let t = proved.t.to_vec();
+        let joined = |t: Vec<u8>, signer: &SigningKey| {
+            let body = wire::Joined { t, agent_id: "agt_1".into(), lives_s: 900, server_time_ms: 11_000, epoch: 4, ..Default::default() };
+            wire::FinishResponse { joined: Some(sign(signer, Label::Joined, body.encode_to_vec())) }
+        };
+        let again = |answer: &wire::FinishResponse| Proved { t: proved.t, keyset: proved.keyset.clone() }.finish(answer);
+        assert_eq!(again(&joined(vec![0; 64], &core.join)).err(), Some(JoinError::Mismatch));
+        assert_eq!(again(&joined(t.clone(), &core.root)).err(), Some(JoinError::Signature(SignatureError::UnknownKey)));
+        let (identity, _) = again(&joined(t, &core.join)).unwrap();
+        assert_eq!((identity.agent_id.as_str(), identity.epoch, identity.lives.as_secs()), ("agt_1", 4, 900));
+    }
+
+    #[test]
+    fn a_challenge_that_does_not_answer_this_hello_reveals_nothing() {
+        let (core, mut rng) = (core(), UnwrapErr(getrandom::SysRng));
+        let key = AgentKey::generate(&mut rng);
+        let mut refused = |edit: fn(&mut wire::Challenge)| {
+            let join = Join::begin(&key, "test", &mut rng);
+            let answer = core.answer(&join.request().hello, edit);
+            join.prove(&answer, &mut core.trust(), &key, &credentials(), &mut rng).err()
+        };
+        assert_eq!(refused(|c| c.hello_hash = vec![0; 32]), Some(JoinError::Mismatch));
+        assert_eq!(refused(|c| c.challenge_id = vec![]), Some(JoinError::Mismatch));
+        assert_eq!(refused(|c| c.suite = wire::Suite::B as i32), Some(JoinError::Suite));
+        assert_eq!(refused(|c| c.suite = 0), Some(JoinError::Suite));
+        assert_eq!(refused(|c| c.seal_key_id = vec![0; 32]), Some(JoinError::Suite));
+        assert_eq!(refused(|c| c.server_time_ms = i64::MAX), Some(JoinError::Trust(TrustError::Expired)));
+    }
+}
