@@ -1,0 +1,67 @@
+{{/* Names follow the released chart, so that `helm upgrade` from it keeps every object (a Deployment's selector cannot change). */}}
+{{- define "ennote-agent.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* The release name, with the chart name behind it unless it is already in it. */}}
+{{- define "ennote-agent.fullname" -}}
+{{- $name := .Values.nameOverride | default .Chart.Name -}}
+{{- $default := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{- .Values.fullnameOverride | default $default | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "ennote-agent.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "ennote-agent.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "ennote-agent.labels" -}}
+{{ include "ennote-agent.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{- define "ennote-agent.serviceAccountName" -}}
+{{- $default := .Values.serviceAccount.create | ternary (include "ennote-agent.fullname" .) "default" -}}
+{{- .Values.serviceAccount.name | default $default -}}
+{{- end -}}
+
+{{/* Tag or digest; the digest wins. */}}
+{{- define "ennote-agent.image" -}}
+{{- $tag := .Values.image.tag | default .Chart.AppVersion -}}
+{{- .Values.image.digest | empty | ternary (printf "%s:%s" .Values.image.repository $tag) (printf "%s@%s" .Values.image.repository .Values.image.digest) -}}
+{{- end -}}
+
+{{/* The Secret with the bootstrap token. It need not exist: the volume is optional. */}}
+{{- define "ennote-agent.authSecretName" -}}
+{{- .Values.ennote.auth.existingSecretName | default (printf "%s-auth" (include "ennote-agent.fullname" .)) -}}
+{{- end -}}
+
+{{/* Host of the cloud, without scheme and port, lower case. */}}
+{{- define "ennote-agent.apiHost" -}}
+{{- $authority := .Values.ennote.api.url | trimPrefix "https://" | trimPrefix "dns:///" | trimSuffix "/" | lower -}}
+{{- regexReplaceAll ":[0-9]+$" $authority "" -}}
+{{- end -}}
+
+{{- define "ennote-agent.audience" -}}
+{{- .Values.ennote.auth.audience | default (printf "https://%s/agent-join" (include "ennote-agent.apiHost" .)) -}}
+{{- end -}}
+
+{{/* The watched namespaces as a JSON list: {{ include "..." . | fromJsonArray }}. */}}
+{{- define "ennote-agent.watchNamespaces" -}}
+{{- .Values.watchNamespaces | default (list .Release.Namespace) | toJson -}}
+{{- end -}}
+
+{{/* "true" when this release brings the CustomResourceDefinition: asked for, and no other release has brought it. */}}
+{{- define "ennote-agent.bringsCrd" -}}
+{{- if .Values.crds.install -}}
+{{- $found := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "ennotesecretbindings.ennote.io" -}}
+{{- $owner := dig "metadata" "annotations" dict ($found | default dict) -}}
+{{- $name := get $owner "meta.helm.sh/release-name" -}}
+{{- $namespace := get $owner "meta.helm.sh/release-namespace" -}}
+{{- if or (not $found) (and (eq $name .Release.Name) (eq $namespace .Release.Namespace)) -}}
+true
+{{- end -}}
+{{- end -}}
+{{- end -}}
