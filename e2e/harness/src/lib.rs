@@ -1,1 +1,19 @@
-//! stub
+//! Starts and stops what the scenarios and the demo run against: a real control plane, devcloud, and the agent as the
+//! chart's pod would run it.
+//!
+//! Nothing started here outlives its process: dropping ends it, and the watchdog ends what dropping could not.
+
+pub mod audit;
+pub mod control_plane;
+pub mod ports;
+pub mod process;
+pub mod run_dir;
+pub mod settings;
+pub mod tools;
+pub mod wait;
+
+mod cluster;
+mod components;
+mod credentials;
+mod progress;
+mod watchdog;

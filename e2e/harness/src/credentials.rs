@@ -1,0 +1,102 @@
+//! What a fresh control plane is given: tokens, the ServiceAccount key, the audit policy, kubeconfigs.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Files that the components read.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    pub(crate) tokens: PathBuf,
+    pub(crate) service_account_key: PathBuf,
+    pub(crate) service_account_public_key: PathBuf,
+    pub(crate) audit_policy: PathBuf,
+    /// What the API server makes at its first start.
+    pub(crate) certificates: PathBuf,
+    pub(crate) admin: PathBuf,
+    pub(crate) controller_manager: PathBuf,
+    pub(crate) scheduler: PathBuf,
+    pub(crate) kwok: PathBuf,
+}
+
+impl Credentials {
+    pub(crate) fn write(dir: &Path, server: &str) -> Result<Self> {
+        let files = Self {
+            tokens: dir.join("tokens.csv"),
+            service_account_key: dir.join("service-account.key"),
+            service_account_public_key: dir.join("service-account.pub"),
+            audit_policy: dir.join("audit-policy.yaml"),
+            certificates: dir.join("certificates"),
+            admin: dir.join("kubeconfig"),
+            controller_manager: dir.join("kube-controller-manager.kubeconfig"),
+            scheduler: dir.join("kube-scheduler.kubeconfig"),
+            kwok: dir.join("kwok.kubeconfig"),
+        };
+        let users = [
+            (&files.admin, "admin", "system:masters"),
+            (&files.controller_manager, "system:kube-controller-manager", ""),
+            (&files.scheduler, "system:kube-scheduler", ""),
+            // KWOK plays every kubelet.
+            (&files.kwok, "kwok", "system:masters"),
+        ];
+        let mut tokens = String::new();
+        for (kubeconfig, user, group) in users {
+            let token = random_token()?;
+            tokens.push_str(&format!("{token},{user},{user},\"{group}\"\n"));
+            let ca = files.certificates.join("apiserver.crt");
+            write_private(kubeconfig, kubeconfig_text(server, &ca, &format!("token: {token}"), "default"))?;
+        }
+        write_private(&files.tokens, &tokens)?;
+        let key = rcgen::KeyPair::generate().context("cannot make the ServiceAccount key")?;
+        write_private(&files.service_account_key, key.serialize_pem())?;
+        write_private(&files.service_account_public_key, key.public_key_pem())?;
+        write_private(&files.audit_policy, AUDIT_POLICY)?;
+        Ok(files)
+    }
+}
+
+/// A kubeconfig with one cluster, one user and one context; `login` is the user's YAML in one line.
+pub(crate) fn kubeconfig_text(server: &str, ca: &Path, login: &str, namespace: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Config
+current-context: ennote
+contexts: [{{name: ennote, context: {{cluster: ennote, user: ennote, namespace: {namespace}}}}}]
+clusters: [{{name: ennote, cluster: {{server: \"{server}\", certificate-authority: \"{}\"}}}}]
+users: [{{name: ennote, user: {{{login}}}}}]
+",
+        ca.display()
+    )
+}
+
+/// Writes a file that only this user can read, in one step: a reader sees the old or the new text.
+pub(crate) fn write_private(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
+    let draft = path.with_extension("draft");
+    let write = || {
+        let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
+        std::io::Write::write_all(&mut file, text.as_ref())?;
+        fs::rename(&draft, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn random_token() -> Result<String> {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes)?;
+    Ok(data_encoding::HEXLOWER.encode(&bytes))
+}
+
+/// Everything at Metadata level, but for the control plane's own bustle.
+const AUDIT_POLICY: &str = r#"apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  users: ["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler", "kwok"]
+- level: None
+  userGroups: ["system:serviceaccounts:kube-system"]
+- level: None
+  nonResourceURLs: ["/readyz*", "/livez*", "/healthz*"]
+- level: Metadata
+"#;
