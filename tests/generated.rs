@@ -1,0 +1,65 @@
+//! What is written down twice is equal: the CRD, the chart's copy of it, version numbers, the list of reasons.
+
+use ennote_agent::domain::reason::{Phase, Reason};
+use std::error::Error;
+use std::path::Path;
+
+fn read(path: &str) -> Result<String, Box<dyn Error>> {
+    let full = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&full).map_err(|e| format!("{path}: {e}").into())
+}
+
+#[test]
+fn the_crd_is_what_the_types_produce() -> Result<(), Box<dyn Error>> {
+    let want = ennote_agent::crd::manifest()?;
+    for path in ["crds/ennotesecretbindings.yaml", "charts/ennote-agent/files/ennotesecretbindings.yaml"] {
+        assert!(read(path)? == want, "{path} is stale: run `make generate` and commit the result");
+    }
+    Ok(())
+}
+
+#[test]
+fn chart_and_agent_have_one_version() -> Result<(), Box<dyn Error>> {
+    let chart: serde_json::Value = serde_yaml::from_str(&read("charts/ennote-agent/Chart.yaml")?)?;
+    for field in ["version", "appVersion"] {
+        assert_eq!(chart[field], env!("CARGO_PKG_VERSION"), "{field} of charts/ennote-agent/Chart.yaml");
+    }
+    Ok(())
+}
+
+/// Rows of the first table: reason, meaning, turn, remedy.
+fn reason_rows(text: &str) -> Vec<[String; 4]> {
+    let cells = |line: &str| -> Option<[String; 4]> {
+        let inner = line.strip_prefix("| `")?.strip_suffix('|')?.replace("\\|", "\u{1}");
+        let cells: Vec<String> = inner.split('|').map(|c| c.trim().replace('\u{1}', "|")).collect();
+        cells.try_into().ok().map(|[name, meaning, turn, remedy]: [String; 4]| [name.replace('`', ""), meaning, turn, remedy])
+    };
+    text.lines().filter_map(cells).collect()
+}
+
+#[test]
+fn every_reason_is_explained() -> Result<(), Box<dyn Error>> {
+    let rows = reason_rows(&read("docs/reasons.md")?);
+    let documented: Vec<&str> = rows.iter().map(|[name, ..]| name.as_str()).collect();
+    let known: Vec<String> = Reason::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(documented, known, "docs/reasons.md has one row for each Reason of src/domain/reason.rs, in its order");
+    for (reason, [_, meaning, turn, remedy]) in Reason::ALL.into_iter().zip(&rows) {
+        assert!(meaning.ends_with('.') && !turn.is_empty(), "{reason}: say what it means and whose turn it is");
+        if reason.phase() == Phase::Stalled {
+            let person = ["You", "Cluster admin", "Cloud admin"].iter().any(|who| turn.contains(who));
+            assert!(person, "{reason} waits for a person: say for whom, not {turn:?}");
+            assert!(remedy.contains('`'), "{reason} waits for a person: name the command that mends it, not {remedy:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The whole list: a variant that is not in `ALL` would escape the test above.
+#[test]
+fn the_list_of_reasons_is_whole() -> Result<(), Box<dyn Error>> {
+    let source = read("src/domain/reason.rs")?;
+    let body = source.split("pub enum Reason {").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or_default();
+    let variants: Vec<&str> = body.lines().map(str::trim).filter(|l| l.ends_with(',')).map(|l| l.trim_end_matches(',')).collect();
+    assert_eq!(variants, Reason::ALL.iter().map(ToString::to_string).collect::<Vec<_>>());
+    Ok(())
+}
