@@ -214,7 +214,9 @@ fn every_value_has_a_comment_and_a_type() -> Outcome {
     let schema: Value = serde_json::from_str(&std::fs::read_to_string(chart().join("values.schema.json"))?)?;
     let lines: Vec<&str> = text.lines().collect();
     for (at, line) in lines.iter().enumerate() {
-        let Some((name, value)) = line.split_once(':').filter(|(n, _)| n.chars().all(char::is_alphanumeric)) else { continue };
+        let Some((name, value)) = line.split_once(':').filter(|(n, _)| n.chars().all(char::is_alphanumeric)) else {
+            continue;
+        };
         assert!(schema["properties"][name].is_object(), "{name} is not in values.schema.json");
         let above = at.checked_sub(1).is_some_and(|i| lines[i].starts_with('#'));
         let group = value.trim().is_empty();
@@ -230,7 +232,10 @@ fn typos_are_refused_with_their_path() -> Outcome {
         let arguments = ["template", "ennote-agent", chart.to_str().ok_or("path")?];
         match helm(&arguments, values)? {
             Ok(_) => return Err(format!("accepted: {values}").into()),
-            Err(text) => assert!(text.contains("values don't meet the specifications of the schema") && text.contains(name), "{values}: {text}"),
+            Err(text) => assert!(
+                text.contains("values don't meet the specifications of the schema") && text.contains(name),
+                "{values}: {text}"
+            ),
         }
     }
     Ok(())
@@ -256,21 +261,33 @@ fn the_agent_has_exactly_these_rights() -> Outcome {
         {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets", "daemonsets"], "verbs": ["get", "list", "watch", "patch"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
     ]);
-    for (values, namespaces) in [("{}", vec!["ennote"]), ("watchNamespaces: [shop, payments]", vec!["shop", "payments"])] {
+    for (values, namespaces) in
+        [("{}", vec!["ennote"]), ("watchNamespaces: [shop, payments]", vec!["shop", "payments"])]
+    {
         let rendered = render(values)?;
         let roles = of_kind(&rendered, "Role");
         let bindings = of_kind(&rendered, "RoleBinding");
-        let places = |objects: &[&Value]| objects.iter().map(|o| o["metadata"]["namespace"].clone()).collect::<Vec<_>>();
+        let places =
+            |objects: &[&Value]| objects.iter().map(|o| o["metadata"]["namespace"].clone()).collect::<Vec<_>>();
         assert_eq!(places(&roles), namespaces, "{values}");
         assert_eq!(places(&bindings), namespaces, "{values}");
         for role in &roles {
             assert_eq!(role["rules"], rules, "{values}");
         }
         for binding in &bindings {
-            assert_eq!(binding["subjects"], json!([{"kind": "ServiceAccount", "name": "ennote-agent", "namespace": "ennote"}]));
-            assert_eq!(binding["roleRef"], json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": roles[0]["metadata"]["name"]}));
+            assert_eq!(
+                binding["subjects"],
+                json!([{"kind": "ServiceAccount", "name": "ennote-agent", "namespace": "ennote"}])
+            );
+            assert_eq!(
+                binding["roleRef"],
+                json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": roles[0]["metadata"]["name"]})
+            );
         }
-        assert_eq!(named(&rendered, "ConfigMap", "ennote-agent-config")?["data"]["ENNOTE_K8S_WATCH_NAMESPACES"], namespaces.join(","));
+        assert_eq!(
+            named(&rendered, "ConfigMap", "ennote-agent-config")?["data"]["ENNOTE_K8S_WATCH_NAMESPACES"],
+            namespaces.join(",")
+        );
     }
     Ok(())
 }
@@ -278,7 +295,8 @@ fn the_agent_has_exactly_these_rights() -> Outcome {
 /// With any values: no right beyond the watched namespaces, no port, nothing that runs but the agent.
 #[test]
 fn nothing_but_the_agent_is_installed() -> Outcome {
-    const KINDS: [&str; 7] = ["ConfigMap", "CustomResourceDefinition", "Deployment", "Role", "RoleBinding", "Secret", "ServiceAccount"];
+    const KINDS: [&str; 7] =
+        ["ConfigMap", "CustomResourceDefinition", "Deployment", "Role", "RoleBinding", "Secret", "ServiceAccount"];
     for values in ACCEPTED {
         let rendered = render(values)?;
         for object in &rendered {
@@ -295,7 +313,10 @@ fn nothing_but_the_agent_is_installed() -> Outcome {
         for field in ["ports", "lifecycle", "command"] {
             assert!(containers[0][field].is_null(), "{values}: {field}");
         }
-        assert!(!containers[0].to_string().contains("ENNOTE_AUTH_TOKEN\""), "{values}: the token is a file, never an environment variable");
+        assert!(
+            !containers[0].to_string().contains("ENNOTE_AUTH_TOKEN\""),
+            "{values}: the token is a file, never an environment variable"
+        );
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             assert!(containers[0][probe]["exec"]["command"][0] == "/ennote-agent", "{values}: {probe}");
         }
@@ -317,12 +338,15 @@ fn breaches_of_restricted(spec: &Value) -> Vec<String> {
     for field in ["hostNetwork", "hostPID", "hostIPC"] {
         hold(falsy(&spec[field]), field);
     }
-    let allowed = ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"];
+    let allowed =
+        ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"];
     for volume in spec["volumes"].as_array().into_iter().flatten() {
         let typed = volume.as_object().is_some_and(|v| v.keys().all(|k| k == "name" || allowed.contains(&k.as_str())));
         hold(typed, &format!("volume {}", volume["name"]));
     }
-    for container in ["containers", "initContainers"].iter().flat_map(|list| spec[*list].as_array().into_iter().flatten()) {
+    for container in
+        ["containers", "initContainers"].iter().flat_map(|list| spec[*list].as_array().into_iter().flatten())
+    {
         let own = &container["securityContext"];
         let either = |field: &str| if own[field].is_null() { &pod[field] } else { &own[field] };
         hold(falsy(&own["privileged"]), "privileged");
@@ -336,7 +360,10 @@ fn breaches_of_restricted(spec: &Value) -> Vec<String> {
         hold(own["procMount"].is_null() || own["procMount"] == "Default", "procMount");
         hold(container["ports"].as_array().into_iter().flatten().all(|p| p["hostPort"].is_null()), "hostPort");
         for handler in ["livenessProbe", "readinessProbe", "startupProbe"] {
-            hold(container[handler]["httpGet"]["host"].is_null() && container[handler]["tcpSocket"]["host"].is_null(), handler);
+            hold(
+                container[handler]["httpGet"]["host"].is_null() && container[handler]["tcpSocket"]["host"].is_null(),
+                handler,
+            );
         }
     }
     breaches
@@ -344,7 +371,12 @@ fn breaches_of_restricted(spec: &Value) -> Vec<String> {
 
 #[test]
 fn the_pod_is_restricted() -> Outcome {
-    for values in ["{}", RELEASED, "podSecurityContext: null", "podSecurityContext: {runAsUser: null, runAsGroup: null, fsGroup: null}"] {
+    for values in [
+        "{}",
+        RELEASED,
+        "podSecurityContext: null",
+        "podSecurityContext: {runAsUser: null, runAsGroup: null, fsGroup: null}",
+    ] {
         let rendered = render(values)?;
         let spec = &pod(&rendered)?["spec"];
         assert_eq!(breaches_of_restricted(spec), Vec::<String>::new(), "{values}");
@@ -375,7 +407,10 @@ fn one_agent_at_a_time_in_little_memory() -> Outcome {
     assert_eq!(deployment["spec"]["replicas"], 1);
     assert_eq!(deployment["spec"]["strategy"], json!({"type": "Recreate"}));
     let container = &pod(&rendered)?["spec"]["containers"][0];
-    assert_eq!(container["resources"], json!({"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}));
+    assert_eq!(
+        container["resources"],
+        json!({"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}})
+    );
     assert_eq!(container["args"], json!(["run"]));
     assert_eq!(container["readinessProbe"]["exec"]["command"], json!(["/ennote-agent", "healthcheck", "--ready"]));
     Ok(())
@@ -393,8 +428,17 @@ fn each_token_has_its_own_audience_and_a_short_life() -> Outcome {
     ] {
         let rendered = render(values)?;
         let volumes = pod(&rendered)?["spec"]["volumes"].as_array().ok_or("volumes")?.clone();
-        let token = |name: &str| volumes.iter().find(|v| v["name"] == name).map(|v| v["projected"]["sources"][0]["serviceAccountToken"].clone());
-        assert_eq!(token("cloud-token"), Some(json!({"path": "sa-token", "audience": audience, "expirationSeconds": 600})), "{values}");
+        let token = |name: &str| {
+            volumes
+                .iter()
+                .find(|v| v["name"] == name)
+                .map(|v| v["projected"]["sources"][0]["serviceAccountToken"].clone())
+        };
+        assert_eq!(
+            token("cloud-token"),
+            Some(json!({"path": "sa-token", "audience": audience, "expirationSeconds": 600})),
+            "{values}"
+        );
         assert_eq!(token("kube-api-access"), Some(json!({"path": "token", "expirationSeconds": 3600})), "{values}");
     }
     Ok(())
@@ -438,7 +482,8 @@ watchNamespaces: [shop, payments]
         .collect();
     let mut arguments = vec!["ennote-agent".to_owned(), "run".to_owned()];
     for (name, value) in data.as_object().ok_or("data")? {
-        let (_, flag) = known.iter().find(|(env, _)| env == name).ok_or_else(|| format!("{name} is no setting of the agent"))?;
+        let (_, flag) =
+            known.iter().find(|(env, _)| env == name).ok_or_else(|| format!("{name} is no setting of the agent"))?;
         arguments.push(format!("{flag}={}", value.as_str().ok_or("not a string")?));
     }
     let cli = <ennote_agent::config::Cli as clap::Parser>::try_parse_from(arguments)?;
@@ -520,7 +565,8 @@ fn an_upgrade_from_the_released_chart_keeps_its_objects() -> Outcome {
 #[test]
 fn examples_parse_and_the_roles_never_reach_status() -> Outcome {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let read = |name: &str| -> Result<Vec<Value>, Box<dyn Error>> { objects(&std::fs::read_to_string(folder.join(name))?) };
+    let read =
+        |name: &str| -> Result<Vec<Value>, Box<dyn Error>> { objects(&std::fs::read_to_string(folder.join(name))?) };
     for name in ["binding.yaml", "binding-mapped.yaml"] {
         for object in read(name)? {
             let spec = object["spec"].clone();
@@ -539,7 +585,10 @@ fn examples_parse_and_the_roles_never_reach_status() -> Outcome {
     for role in read("platform/roles.yaml")? {
         assert_eq!(role["kind"], "ClusterRole");
         for rule in role["rules"].as_array().into_iter().flatten() {
-            assert_eq!((&rule["apiGroups"], &rule["resources"]), (&json!(["ennote.io"]), &json!(["ennotesecretbindings"])));
+            assert_eq!(
+                (&rule["apiGroups"], &rule["resources"]),
+                (&json!(["ennote.io"]), &json!(["ennotesecretbindings"]))
+            );
         }
     }
     Ok(())

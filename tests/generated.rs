@@ -32,7 +32,10 @@ fn reason_rows(text: &str) -> Vec<[String; 4]> {
     let cells = |line: &str| -> Option<[String; 4]> {
         let inner = line.strip_prefix("| `")?.strip_suffix('|')?.replace("\\|", "\u{1}");
         let cells: Vec<String> = inner.split('|').map(|c| c.trim().replace('\u{1}', "|")).collect();
-        cells.try_into().ok().map(|[name, meaning, turn, remedy]: [String; 4]| [name.replace('`', ""), meaning, turn, remedy])
+        cells
+            .try_into()
+            .ok()
+            .map(|[name, meaning, turn, remedy]: [String; 4]| [name.replace('`', ""), meaning, turn, remedy])
     };
     text.lines().filter_map(cells).collect()
 }
@@ -48,7 +51,10 @@ fn every_reason_is_explained() -> Result<(), Box<dyn Error>> {
         if reason.phase() == Phase::Stalled {
             let person = ["You", "Cluster admin", "Cloud admin"].iter().any(|who| turn.contains(who));
             assert!(person, "{reason} waits for a person: say for whom, not {turn:?}");
-            assert!(remedy.contains('`'), "{reason} waits for a person: name the command that mends it, not {remedy:?}");
+            assert!(
+                remedy.contains('`'),
+                "{reason} waits for a person: name the command that mends it, not {remedy:?}"
+            );
         }
     }
     Ok(())
@@ -59,7 +65,8 @@ fn every_reason_is_explained() -> Result<(), Box<dyn Error>> {
 fn the_list_of_reasons_is_whole() -> Result<(), Box<dyn Error>> {
     let source = read("src/domain/reason.rs")?;
     let body = source.split("pub enum Reason {").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or_default();
-    let variants: Vec<&str> = body.lines().map(str::trim).filter(|l| l.ends_with(',')).map(|l| l.trim_end_matches(',')).collect();
+    let variants: Vec<&str> =
+        body.lines().map(str::trim).filter(|l| l.ends_with(',')).map(|l| l.trim_end_matches(',')).collect();
     assert_eq!(variants, Reason::ALL.iter().map(ToString::to_string).collect::<Vec<_>>());
     Ok(())
 }

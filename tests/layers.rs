@@ -46,9 +46,28 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
 
 /// Path prefixes that no pure module may name.
 const NOT_PURE: &[&str] = &[
-    "tokio", "tokio_stream", "tokio_rustls", "tonic", "tower", "http", "hyper", "hyper_util", "rustls", "rustix", "getrandom",
-    "rand", "std::env", "std::fs", "std::process", "std::thread", "std::os", "std::net::TcpStream", "std::net::TcpListener",
-    "std::net::UdpSocket", "std::time::SystemTime", "SystemTime",
+    "tokio",
+    "tokio_stream",
+    "tokio_rustls",
+    "tonic",
+    "tower",
+    "http",
+    "hyper",
+    "hyper_util",
+    "rustls",
+    "rustix",
+    "getrandom",
+    "rand",
+    "std::env",
+    "std::fs",
+    "std::process",
+    "std::thread",
+    "std::os",
+    "std::net::TcpStream",
+    "std::net::TcpListener",
+    "std::net::UdpSocket",
+    "std::time::SystemTime",
+    "SystemTime",
 ];
 
 /// The only files that start tasks or threads.
@@ -242,7 +261,8 @@ fn modules_keep_to_their_layer() -> Result<(), Box<dyn Error>> {
 #[test]
 fn files_are_short_enough_to_read() -> Result<(), Box<dyn Error>> {
     let mut long = Vec::new();
-    for file in ["src", "e2e"].iter().map(|dir| rust_files(&root().join(dir))).collect::<Result<Vec<_>, _>>()?.concat() {
+    for file in ["src", "e2e"].iter().map(|dir| rust_files(&root().join(dir))).collect::<Result<Vec<_>, _>>()?.concat()
+    {
         let path = file.strip_prefix(root())?;
         let lines = code_lines(&std::fs::read_to_string(&file)?);
         if lines > MAX_LINES && !is_test_file(path) {
@@ -257,7 +277,9 @@ fn files_are_short_enough_to_read() -> Result<(), Box<dyn Error>> {
 fn no_drawer_is_called_utils() -> Result<(), Box<dyn Error>> {
     const DRAWERS: [&str; 6] = ["utils", "util", "common", "helpers", "manager", "service"];
     let files = ["src", "e2e"].iter().map(|dir| rust_files(&root().join(dir))).collect::<Result<Vec<_>, _>>()?.concat();
-    let drawer = |p: &PathBuf| p.strip_prefix(root()).is_ok_and(|p| p.with_extension("").iter().any(|part| DRAWERS.iter().any(|d| part == *d)));
+    let drawer = |p: &PathBuf| {
+        p.strip_prefix(root()).is_ok_and(|p| p.with_extension("").iter().any(|part| DRAWERS.iter().any(|d| part == *d)))
+    };
     let found: Vec<PathBuf> = files.into_iter().filter(drawer).collect();
     assert!(found.is_empty(), "put it beside its only user, or name it for what it holds: {found:?}");
     Ok(())
@@ -293,7 +315,11 @@ fn the_checker_refuses_what_it_should() -> Result<(), Box<dyn Error>> {
         ("cluster/x.rs", "fn f() { std::env::var_os(\"X\"); }", "only config reads"),
         ("cluster/x.rs", "fn f() { unsafe { g() } }", "unsafe code lives in"),
         ("helpers/x.rs", "", "not in the table"),
-        ("domain/x.rs", "#[cfg(test)] mod tests { use crate::cloud; } use crate::cloud;", "domain may not import cloud"),
+        (
+            "domain/x.rs",
+            "#[cfg(test)] mod tests { use crate::cloud; } use crate::cloud;",
+            "domain may not import cloud",
+        ),
     ] {
         let found = violations(file, source)?;
         assert_eq!(found.len(), 1, "src/{file}: {source}: {found:?}");
@@ -314,7 +340,10 @@ fn the_checker_lets_pass_what_it_should() -> Result<(), Box<dyn Error>> {
         ("cluster/x.rs", "use kube::{Api, Client}; use crate::rollout::workload::Workload;"),
         ("cluster/x.rs", "use k8s_openapi::api::core::v1::Secret;"),
         ("controller/x.rs", "use k8s_openapi::api::core::v1::SecretReference;"),
-        ("cloud/x.rs", "use super::wire::parse; fn f() { tokio::time::sleep(d); let t = tokio::time::Instant::now(); }"),
+        (
+            "cloud/x.rs",
+            "use super::wire::parse; fn f() { tokio::time::sleep(d); let t = tokio::time::Instant::now(); }",
+        ),
         ("agent.rs", "fn f() { tokio::spawn(crate::cloud::run()); }"),
         ("hardening.rs", "fn f() { unsafe { g() } }"),
         ("main.rs", "use ennote_agent::config::Cli;"),
