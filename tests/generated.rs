@@ -70,3 +70,36 @@ fn the_list_of_reasons_is_whole() -> Result<(), Box<dyn Error>> {
     assert_eq!(variants, Reason::ALL.iter().map(ToString::to_string).collect::<Vec<_>>());
     Ok(())
 }
+
+/// Names of the form `some_test_name` in ARCHITECTURE.md.
+fn test_names(text: &str) -> Vec<&str> {
+    let is_name = |word: &&str| {
+        word.matches('_').count() >= 2 && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    text.split('`').skip(1).step_by(2).filter(is_name).collect()
+}
+
+#[test]
+fn the_architecture_page_names_tests_that_exist() -> Result<(), Box<dyn Error>> {
+    fn sources(dir: &Path, text: &mut String) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.is_dir() && !path.ends_with("target") {
+                sources(&path, text)?;
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                text.push_str(&std::fs::read_to_string(&path)?);
+            }
+        }
+        Ok(())
+    }
+    let mut code = String::new();
+    for dir in ["src", "tests", "e2e"] {
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut code)?;
+    }
+    let page = read("ARCHITECTURE.md")?;
+    let names = test_names(&page);
+    assert!(names.len() > 20, "ARCHITECTURE.md names a test for each invariant: {names:?}");
+    let gone: Vec<&str> = names.into_iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
+    assert_eq!(gone, Vec::<&str>::new(), "ARCHITECTURE.md names tests that are gone");
+    Ok(())
+}

@@ -17,7 +17,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("identity", &["crypto", "domain", "wire"]),
     ("cluster", &["crd", "domain", "rollout"]), // never cloud
     ("cloud", &["config", "crypto", "domain", "identity", "wire"]), // never cluster, never controller
-    ("controller", &["cloud", "cluster", "config", "crd", "crypto", "domain", "health", "identity", "rollout"]),
+    (
+        "controller",
+        &["cloud", "cluster", "config", "crd", "crypto", "domain", "hardening", "health", "identity", "rollout"],
+    ),
     ("config", &[]),
     ("telemetry", &["config"]),
     ("health", &["config"]),
@@ -38,7 +41,7 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("kube::Api", &["cluster"], "only cluster talks to the API server"),
     ("kube::api::Api", &["cluster"], "only cluster talks to the API server"),
     ("kube::Error", &["cluster"], "errors of the API server stop at cluster"),
-    ("kube", &["cluster", "controller", "crd"], "kube stays at the edge (crd: the derive)"),
+    ("kube", &["agent", "cluster", "controller", "crd"], "kube stays at the edge (crd: the derive)"),
     ("k8s_openapi::api::core::v1::Secret", &["cluster"], "Secrets are read and written by cluster alone"),
     ("tonic", &["cloud", "wire"], "only cloud speaks gRPC"),
     ("std::env", &["config"], "only config reads the environment"),

@@ -1,0 +1,112 @@
+# `make` lists the targets. CI runs `.ci/run`, which is `make test` and `make verify`.
+# ARGS goes to the program behind a target:  make e2e ARGS=collision   make demo ARGS=--help
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+
+CARGO  ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+ARGS   ?=
+
+# Every command works on the whole workspace: with one set of packages there is one set of features, and nothing is built twice.
+# The rungs of the test ladder differ only in which test targets they pick.
+picked    = $(patsubst %.rs,%,$(notdir $(wildcard $(1))))
+SCENARIOS := $(addprefix --test=,$(call picked,e2e/scenarios/tests/*.rs e2e/harness/tests/*.rs))
+OTHERS    := $(addprefix --test=,$(filter-out chart,$(call picked,tests/*.rs e2e/devcloud/tests/*.rs)))
+
+DENY_VERSION := 0.20.2
+CACHE        := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ennote-agent
+DENY         := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- for a newcomer --------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: build tools ## A control plane, the cloud, the chart and the agent on this machine; stays up until Ctrl-C
+	@exec $(TARGET)/debug/demo $(ARGS)
+
+.PHONY: test
+test: needs ## Everything CI runs; ends with one line of counts
+	@.ci/test
+
+.PHONY: bench
+bench: needs tools ## Latency and memory against a bare client on the same API server
+	$(CARGO) build --release -p ennote-agent -p ennote-devcloud -p ennote-scenarios
+	@exec $(TARGET)/release/bench $(ARGS)
+
+.PHONY: verify
+verify: needs $(DENY) ## Licences, sources and bans of all dependencies; documentation; lock file
+	$(DENY) --workspace check licenses bans sources
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+# ---- the rungs of `make test` ----------------------------------------------------------------------------------------
+
+.PHONY: fmt
+fmt: ## Format all Rust code
+	$(CARGO) fmt --all
+
+.PHONY: fmt-check
+fmt-check: ## Check the formatting
+	$(CARGO) fmt --all --check
+
+.PHONY: clippy
+clippy: ## Lints, on all code and all tests; warnings are errors
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: unit
+unit: ## Unit and property tests, layers, generated files, protocol vectors
+	$(CARGO) test --workspace --locked --no-fail-fast --lib --bins $(OTHERS) -- $(ARGS)
+
+.PHONY: chart
+chart: $(if $(HELM),,tools) ## The chart, rendered by real helm over many values
+	HELM="$${HELM:-$$($(TARGET)/debug/ennote-tools helm)}" $(CARGO) test --workspace --locked --test=chart -- $(ARGS)
+
+.PHONY: e2e
+e2e: build tools ## Scenarios: each promise on a real control plane (ARGS=name for one)
+	@test -n "$(SCENARIOS)" || { echo "there is no scenario in e2e/scenarios/tests" >&2; exit 1; }
+	$(CARGO) test --workspace --locked $(SCENARIOS) -- $(ARGS)
+
+# ---- pieces ----------------------------------------------------------------------------------------------------------
+
+.PHONY: build
+build: needs ## Build the workspace (development profile)
+	$(CARGO) build --workspace --locked
+
+.PHONY: tools
+tools: needs ## Build etcd, the Kubernetes control plane, KWOK, kubectl and helm (once, about 6 minutes; kept in ~/.cache)
+	@$(CARGO) build --workspace --locked --bin ennote-tools
+	@$(TARGET)/debug/ennote-tools > /dev/null
+
+.PHONY: generate
+generate: needs ## Write crds/ and the chart's copy from src/crd.rs
+	@$(CARGO) run --quiet --package ennote-agent --bin ennote-agent -- crd > $(TARGET)/crd.yaml
+	@for to in crds charts/ennote-agent/files; do cp $(TARGET)/crd.yaml $$to/ennotesecretbindings.yaml; done
+	@git diff --stat -- crds charts/ennote-agent/files
+
+.PHONY: advisories
+advisories: needs $(DENY) ## Known vulnerabilities of the dependencies (needs GitHub)
+	$(DENY) --workspace check advisories
+
+.PHONY: clean
+clean: ## Remove what was built here; the built control plane stays in ~/.cache/ennote-agent
+	$(CARGO) clean
+
+$(DENY):
+	@echo "installing cargo-deny $(DENY_VERSION) (once, about 3 minutes)"
+	$(CARGO) install --locked --root $(CACHE)/cargo-deny-$(DENY_VERSION) cargo-deny@$(DENY_VERSION)
+
+# What cannot be installed from here, and what to do about it.
+.PHONY: needs
+needs:
+	@missing=0; \
+	need() { if ! command -v "$$1" > /dev/null; then echo "missing: $$1. $$2" >&2; missing=1; fi; }; \
+	need $(CARGO) "Install Rust: https://rustup.rs (rust-toolchain.toml picks the version, rustfmt and clippy)"; \
+	need cc "Install a C compiler (for ring): apt install gcc libc6-dev, dnf install gcc, or xcode-select --install"; \
+	need go "Install Go 1.26 or newer, or any from 1.21 on, which fetches it: https://go.dev/doc/install"; \
+	need git "Install git: apt install git"; \
+	exit $$missing
