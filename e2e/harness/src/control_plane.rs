@@ -18,8 +18,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// The API server takes two to three seconds to end its watches and go.
-const STOP_GRACE: Duration = Duration::from_secs(20);
+/// The API server stops listening at once, then waits for open watches for as long as it may; clients that follow it
+/// see the end of their connections only when it is gone.
+const STOP_GRACE: Duration = Duration::from_secs(3);
 
 /// How to start.
 #[derive(Debug, Clone)]

@@ -3,17 +3,24 @@
 //!
 //! Nothing started here outlives its process: dropping ends it, and the watchdog ends what dropping could not.
 
+pub mod agent;
 pub mod audit;
 pub mod control_plane;
+pub mod devcloud;
 pub mod ports;
 pub mod process;
 pub mod run_dir;
 pub mod settings;
+pub mod sockets;
 pub mod tools;
 pub mod wait;
+pub mod world;
 
 mod cluster;
 mod components;
 mod credentials;
+mod kubelet;
+mod pod_env;
 mod progress;
+mod volumes;
 mod watchdog;
