@@ -121,14 +121,14 @@ const ACCEPTED: &[&str] = &[
     "podSecurityContext: {runAsNonRoot: true, seccompProfile: {type: Localhost, localhostProfile: agent.json}}",
     "podSecurityContext: {runAsUser: null, runAsGroup: null, fsGroup: null}",
     "securityContext: {runAsUser: 1000, appArmorProfile: {type: RuntimeDefault}}",
-    "resources: {requests: {cpu: 1, memory: 67108864}, limits: {cpu: 0.5, ephemeral-storage: 1Gi, example.com/device: 1}}",
+    "resources: {requests: {cpu: 0.5, memory: 67108864}, limits: {cpu: 1, ephemeral-storage: 1Gi, example.com/device: 1}}",
     "resources: null",
     "podAnnotations: {example.com/team: payments}",
     "podLabels: {team: payments}",
     "priorityClassName: system-cluster-critical",
     "nodeSelector: {node-role.kubernetes.io/infra: ''}",
-    "affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: []}}}",
-    "tolerations: [{key: infra, operator: Exists, effect: NoSchedule}, {operator: Exists, tolerationSeconds: 60}]",
+    "affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}}",
+    "tolerations: [{key: infra, operator: Exists, effect: NoSchedule}, {operator: Exists, effect: NoExecute, tolerationSeconds: 60}]",
 ];
 
 /// (values, what the message must name): slips of the hand, each refused before anything reaches a cluster.
