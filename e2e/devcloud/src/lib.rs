@@ -1,1 +1,30 @@
-//! stub
+//! An Ennote-compatible cloud in one process: the whole protocol, TLS, an embedded database of sealed rows, tokens, push.
+//!
+//! What a newcomer runs, what e2e runs against, and what an air-gapped team could keep. It shares no code with the agent:
+//! stubs, sealing and transcripts are its own, and both are held by `proto/vectors/`.
+//!
+//! ```text
+//! cli ──> admin ──┐
+//!                 ├─> core ──> store
+//! agents ─> cloud ┘     └────> signed, envelope, payload, names   (pure)
+//! ```
+//!
+//! `core` alone holds keys and uses the store; `cloud` alone uses tonic; `delivery`, `envelope`, `signed`, `payload`,
+//! `names` have no clock, socket or file.
+
+pub mod admin;
+pub mod cli;
+pub mod cloud;
+pub mod core;
+pub mod delivery;
+pub mod envelope;
+pub mod names;
+pub mod payload;
+pub mod settings;
+pub mod signed;
+pub mod store;
+pub mod tls;
+pub mod wire;
+
+mod clock;
+mod entropy;

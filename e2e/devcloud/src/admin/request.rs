@@ -1,0 +1,66 @@
+//! Requests, and what answers them.
+
+use crate::core::{AdminError, Core, TokenRequest};
+use crate::payload::Kind;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// What an administrator can ask for. The answer's type stands beside each.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "fields are those of the command line")]
+pub enum Request {
+    /// `NewToken`.
+    CreateToken(TokenRequest),
+    /// `SecretEntry`.
+    PutSecret { workspace: Option<String>, name: String, kind: Option<String>, payload: Zeroizing<String> },
+    /// `SecretEntry`.
+    RemoveSecret { workspace: Option<String>, name: String },
+    /// `Fetched`.
+    Secret { workspace: Option<String>, name: String, version: Option<u64> },
+    /// List of `SecretEntry`.
+    Secrets { workspace: Option<String> },
+    /// List of `VersionEntry`.
+    Versions { workspace: Option<String>, name: String },
+    /// List of `AgentEntry`.
+    Agents,
+    /// `Revoked`.
+    RevokeAgent { name: String },
+    /// `Grant`.
+    Grant { agent: String, namespace: String, workspace: Option<String>, secret: Option<String> },
+    /// `Workspace`.
+    CreateWorkspace { name: String },
+    /// List of `Workspace`.
+    Workspaces,
+}
+
+/// Answers a request with JSON, or a sentence for people.
+pub(super) async fn answer(core: &Core, request: Request) -> Result<Zeroizing<String>, String> {
+    let said = |error: AdminError| error.to_string();
+    match request {
+        Request::CreateToken(wish) => json(&core.create_token(&wish).await.map_err(said)?),
+        Request::PutSecret { workspace, name, kind, payload } => {
+            let kind = kind.map(|kind| kind.parse::<Kind>()).transpose()?;
+            json(&core.put_secret(workspace.as_deref(), &name, kind, payload).await.map_err(said)?)
+        }
+        Request::RemoveSecret { workspace, name } => {
+            json(&core.remove_secret(workspace.as_deref(), &name).await.map_err(said)?)
+        }
+        Request::Secret { workspace, name, version } => {
+            json(&core.secret(workspace.as_deref(), &name, version).map_err(said)?)
+        }
+        Request::Secrets { workspace } => json(&core.secrets(workspace.as_deref()).map_err(said)?),
+        Request::Versions { workspace, name } => json(&core.versions(workspace.as_deref(), &name).map_err(said)?),
+        Request::Agents => json(&core.agents().map_err(said)?),
+        Request::RevokeAgent { name } => json(&core.revoke_agent(&name).await.map_err(said)?),
+        Request::Grant { agent, namespace, workspace, secret } => {
+            json(&core.grant(&agent, &namespace, workspace.as_deref(), secret.as_deref()).await.map_err(said)?)
+        }
+        Request::CreateWorkspace { name } => json(&core.create_workspace(&name).await.map_err(said)?),
+        Request::Workspaces => json(&core.workspaces().map_err(said)?),
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Zeroizing<String>, String> {
+    serde_json::to_string(value).map(Zeroizing::new).map_err(|error| error.to_string())
+}

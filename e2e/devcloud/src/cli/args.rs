@@ -1,0 +1,280 @@
+//! Every flag, with its help.
+
+use crate::settings::Lifetimes;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  ennote-devcloud init                                    make a cloud in ./devcloud-data
+  ennote-devcloud serve --listen 127.0.0.1:8443           run it (another terminal for the rest)
+  ennote-devcloud token create --agent shop --namespace shop
+  ennote-devcloud secret put 'payments db' --from-env-file payments.env
+  ennote-devcloud agent list";
+
+/// An Ennote-compatible cloud in one process, for trying things out, for tests, and for networks without a way out.
+#[derive(Parser, Debug)]
+#[command(name = "ennote-devcloud", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// Data directory. Holds the database, and the key that opens it: keep it private
+    #[arg(long, global = true, env = "ENNOTE_DEVCLOUD_DATA", default_value = "devcloud-data", value_name = "DIR")]
+    pub data: PathBuf,
+    /// How to print
+    #[arg(long, short, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
+    pub output: Format,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Make a data directory: keys, certificate authority, database
+    Init(Init),
+    /// Run the cloud until SIGTERM or Ctrl-C
+    Serve(Box<Serve>),
+    /// Bootstrap tokens, with which agents join
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Secrets and their versions
+    #[command(subcommand)]
+    Secret(SecretCommand),
+    /// Agents and what they may have
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Workspaces, which hold secrets
+    #[command(subcommand)]
+    Workspace(WorkspaceCommand),
+}
+
+/// `init`.
+#[derive(Args, Debug)]
+pub struct Init {
+    /// Name of the organization
+    #[arg(long, default_value = "dev", value_name = "NAME")]
+    pub organization: String,
+    /// Its first workspace, meant wherever --workspace is left out
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub workspace: String,
+    /// Host name or address by which agents reach the server, beside localhost, 127.0.0.1 and ::1. Repeatable
+    #[arg(long, value_name = "HOST")]
+    pub tls_name: Vec<String>,
+}
+
+/// `serve`.
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, env = "ENNOTE_DEVCLOUD_LISTEN", default_value = "127.0.0.1:8443", value_name = "IP:PORT")]
+    pub listen: SocketAddr,
+    /// File to write IP:PORT to once agents can connect; removed at the end
+    #[arg(long, env = "ENNOTE_DEVCLOUD_ADDRESS_FILE", value_name = "FILE")]
+    pub address_file: Option<PathBuf>,
+    /// Speak plaintext HTTP/2. On loopback addresses only
+    #[arg(long, env = "ENNOTE_DEVCLOUD_PLAINTEXT")]
+    pub plaintext: bool,
+    /// Log filter, as in `info` or `ennote_devcloud=debug,info`
+    #[arg(long, env = "ENNOTE_DEVCLOUD_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+    /// Lifetimes.
+    #[command(flatten, next_help_heading = "Lifetimes (15m, 20s, 1500ms ...)")]
+    pub lives: Lifetimes,
+}
+
+/// `token ...`.
+#[derive(Subcommand, Debug)]
+pub enum TokenCommand {
+    /// Make a bootstrap token: used once, within two hours, to make an agent or to re-enrol one of that name
+    #[command(after_help = "\
+Example, without the token ever standing on a command line:
+  ennote-devcloud token create -q --agent shop --namespace shop > token && chmod 600 token
+  kubectl -n ennote create secret generic ennote-agent-token --from-file=token")]
+    Create(TokenCreate),
+}
+
+/// `token create`.
+#[derive(Args, Debug)]
+pub struct TokenCreate {
+    /// Name of the agent. One that exists keeps its id, gets the next epoch, and the namespaces given here
+    #[arg(long, value_name = "NAME")]
+    pub agent: String,
+    /// Kubernetes namespace that may have every secret of the workspace. Repeatable
+    #[arg(long, required = true, value_delimiter = ',', value_name = "NAMESPACE")]
+    pub namespace: Vec<String>,
+    /// The agent's workspace [default: the one of init]
+    #[arg(long, short, value_name = "WORKSPACE")]
+    pub workspace: Option<String>,
+    /// How long it can be used. A running server's own setting counts instead
+    #[arg(long, default_value = "2h", value_parser = humantime::parse_duration, value_name = "TIME", hide = true)]
+    pub life: std::time::Duration,
+    /// Print nothing but the token
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `secret ...`.
+#[derive(Subcommand, Debug)]
+pub enum SecretCommand {
+    /// Write a new version of a secret; it replaces the whole payload
+    #[command(
+        override_usage = "ennote-devcloud secret put NAME --from-env-file FILE|-\n       \
+            ennote-devcloud secret put NAME --from-file KEY=FILE|-\n       \
+            ennote-devcloud secret put NAME --payload FILE|-\n       \
+            ennote-devcloud secret put NAME -                (lines of stdin)\n       \
+            ennote-devcloud secret put NAME KEY=VALUE...     (visible in process lists)",
+        after_help = "\
+Values on a command line can be read by every user of the machine while the command runs, and stay
+in the shell's history. Prefer files and stdin:
+  ennote-devcloud secret put 'payments db' --from-env-file payments.env
+  pass show payments | ennote-devcloud secret put 'payments db' --from-file password=-
+  ennote-devcloud secret put tls --from-file tls.crt=server.pem --from-file tls.key=server.key
+  ennote-devcloud secret put app --payload app.json      {\"keysValues\":{\"PORT\":5432}} keeps numbers
+  printf 'LEVEL=debug\\n' | ennote-devcloud secret put app -
+For values that are no secret:
+  ennote-devcloud secret put app LEVEL=debug 'GREETING=hello world'
+Other types name their fields as keys:
+  ennote-devcloud secret put mail --type LOGIN_PASSWORD --from-env-file mail.env   (login=, password=)"
+    )]
+    Put(SecretPut),
+    /// Print the payload of a version, by default the newest
+    Get(SecretGet),
+    /// List secrets
+    #[command(visible_alias = "ls")]
+    List(SecretList),
+    /// List the versions of a secret, newest first; also of a deleted one
+    Versions(SecretName),
+    /// Delete a secret: agents get a signed tombstone, and all its payloads are erased
+    #[command(visible_alias = "delete")]
+    Rm(SecretName),
+}
+
+/// `secret put`.
+#[derive(Args, Debug)]
+pub struct SecretPut {
+    /// Name of the secret; may hold blanks
+    pub name: String,
+    /// KEY=VALUE, each value a string as it stands; `-` alone reads KEY=VALUE lines, or one JSON payload, from stdin
+    #[arg(value_name = "KEY=VALUE")]
+    pub values: Vec<String>,
+    /// KEY=VALUE lines; # comments and blank lines are skipped, quotes around a value removed. `-`: stdin
+    #[arg(long, value_name = "FILE")]
+    pub from_env_file: Vec<PathBuf>,
+    /// One value from a file, byte for byte; `KEY=-`: stdin. Without KEY= the file is a whole JSON payload, as with --payload
+    #[arg(long, value_name = "KEY=FILE")]
+    pub from_file: Vec<String>,
+    /// The whole payload: one JSON object, stored exactly as it stands. `-`: stdin
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from_env_file", "values"])]
+    pub payload: Option<PathBuf>,
+    /// KEYS_VALUES, LOGIN_PASSWORD, SECURITY_NOTES or TWO_FACTOR [default: what a --payload looks like, else KEYS_VALUES]
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<crate::payload::Kind>,
+    /// Workspace [default: the one of init]
+    #[arg(long, short, value_name = "WORKSPACE")]
+    pub workspace: Option<String>,
+}
+
+/// `secret get`.
+#[derive(Args, Debug)]
+pub struct SecretGet {
+    /// Name of the secret
+    pub name: String,
+    /// Version [default: the newest]
+    #[arg(long, value_name = "N")]
+    pub version: Option<u64>,
+    /// Workspace [default: the one of init]
+    #[arg(long, short, value_name = "WORKSPACE")]
+    pub workspace: Option<String>,
+}
+
+/// `secret list`.
+#[derive(Args, Debug)]
+pub struct SecretList {
+    /// Only of this workspace [default: all]
+    #[arg(long, short, value_name = "WORKSPACE")]
+    pub workspace: Option<String>,
+}
+
+/// `secret versions`, `secret rm`.
+#[derive(Args, Debug)]
+pub struct SecretName {
+    /// Name of the secret
+    pub name: String,
+    /// Workspace [default: the one of init]
+    #[arg(long, short, value_name = "WORKSPACE")]
+    pub workspace: Option<String>,
+}
+
+/// `agent ...`.
+#[derive(Subcommand, Debug)]
+pub enum AgentCommand {
+    /// List agents
+    #[command(visible_alias = "ls")]
+    List,
+    /// End an agent's streams and refuse it from now on; a new bootstrap token for its name lets it in again
+    Revoke {
+        /// Name of the agent
+        name: String,
+    },
+    /// Let a namespace of an agent have a secret, or a whole workspace; waiting bindings are served at once
+    #[command(after_help = "\
+The condition of a binding that was denied says what to grant:
+  ennote-devcloud agent grant shop --namespace shop --secret 'payments db'")]
+    Grant(AgentGrant),
+}
+
+/// `agent grant`.
+#[derive(Args, Debug)]
+pub struct AgentGrant {
+    /// Name of the agent
+    pub name: String,
+    /// Kubernetes namespace
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: String,
+    /// Workspace [default: the agent's own]
+    #[arg(long, short, value_name = "WORKSPACE")]
+    pub workspace: Option<String>,
+    /// One secret [default: all of the workspace]
+    #[arg(long, value_name = "SECRET")]
+    pub secret: Option<String>,
+}
+
+/// `workspace ...`.
+#[derive(Subcommand, Debug)]
+pub enum WorkspaceCommand {
+    /// Make a workspace
+    Create {
+        /// Its name
+        name: String,
+    },
+    /// List workspaces
+    #[command(visible_alias = "ls")]
+    List,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_shows_files_before_values() {
+        Cli::command().debug_assert();
+        let mut command = Cli::command();
+        let put = command.find_subcommand_mut("secret").unwrap().find_subcommand_mut("put").unwrap();
+        let help = put.render_long_help().to_string();
+        let at = |text: &str| help.find(text).unwrap_or_else(|| panic!("{text} is not in the help"));
+        assert!(at("--from-env-file FILE|-") < at("KEY=VALUE..."));
+        assert!(at("read by every user of the machine") < at("LEVEL=debug 'GREETING"));
+    }
+}

@@ -1,0 +1,10 @@
+//! The command line: parse, ask, print.
+
+mod args;
+mod output;
+mod run;
+mod serve;
+mod values;
+
+pub use args::Cli;
+pub use run::main;

@@ -1,0 +1,137 @@
+//! From a parsed command line to an exit code.
+
+use super::args::{AgentCommand, Cli, Command, Init, SecretCommand, TokenCommand, WorkspaceCommand};
+use super::output::Output;
+use super::{serve, values};
+use crate::admin::Client;
+use crate::clock;
+use crate::core::{Core, InitOptions, TokenRequest};
+use crate::settings::Lifetimes;
+use serde_json::json;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use tokio::runtime::{Builder, Runtime};
+
+/// A sentence for people: what is wrong, and what mends it.
+#[derive(Debug)]
+pub(super) struct Ended(pub(super) String);
+
+impl Ended {
+    pub(super) fn of(error: impl Display) -> Self {
+        Self(error.to_string())
+    }
+
+    pub(super) fn file(path: &Path, source: &io::Error) -> Self {
+        Self(format!("cannot use {}: {source}", path.display()))
+    }
+}
+
+/// Runs a command line.
+pub fn main(cli: Cli) -> ExitCode {
+    match runtime(&cli.command).and_then(|runtime| runtime.block_on(run(cli))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Ended(text)) => {
+            // Nobody may be reading.
+            let _unread = writeln!(io::stderr(), "ennote-devcloud: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn runtime(command: &Command) -> Result<Runtime, Ended> {
+    let mut builder = match command {
+        Command::Serve(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    builder.enable_all().build().map_err(|error| Ended(format!("cannot start: {error}")))
+}
+
+async fn run(cli: Cli) -> Result<(), Ended> {
+    let (data, format) = (cli.data.as_path(), cli.output);
+    let out = Output::new(io::stdout().lock(), format, clock::now_ms());
+    match cli.command {
+        Command::Init(args) => init(data, args, out).await,
+        Command::Serve(args) => {
+            drop(out);
+            serve::serve(data, *args, format).await
+        }
+        Command::Token(command) => token(data, command, out).await,
+        Command::Secret(command) => secret(data, command, out).await,
+        Command::Agent(command) => agent(data, command, out).await,
+        Command::Workspace(command) => workspace(data, command, out).await,
+    }
+}
+
+async fn init(data: &Path, args: Init, mut out: Output<impl Write>) -> Result<(), Ended> {
+    let options = InitOptions { organization: args.organization, workspace: args.workspace, tls_names: args.tls_name };
+    Core::init(data, &options).await.map_err(Ended::of)?;
+    let ca = data.join("ca.crt");
+    let value = json!({"data": data, "organization": options.organization, "workspace": options.workspace, "ca": ca});
+    out.either(&value, |_| {
+        format!(
+            "made a cloud in {data}: organization {}, workspace {}\nagents trust {} for TLS; back up {data}/master.key apart from the database\nnext: ennote-devcloud --data {data} serve",
+            options.organization,
+            options.workspace,
+            ca.display(),
+            data = data.display(),
+        )
+    })
+    .map_err(Ended::of)
+}
+
+async fn token(data: &Path, command: TokenCommand, mut out: Output<impl Write>) -> Result<(), Ended> {
+    let TokenCommand::Create(args) = command;
+    let lives = Lifetimes { bootstrap_token_life: args.life, ..Lifetimes::default() };
+    let client = Client::find(data, lives).await.map_err(Ended::of)?;
+    let request = TokenRequest { agent: args.agent, namespaces: args.namespace, workspace: args.workspace };
+    let made = client.create_token(request).await.map_err(Ended::of)?;
+    out.token(&made, args.quiet).map_err(Ended::of)
+}
+
+async fn secret(data: &Path, command: SecretCommand, mut out: Output<impl Write>) -> Result<(), Ended> {
+    let client = Client::find(data, Lifetimes::default()).await.map_err(Ended::of)?;
+    let printed = match command {
+        SecretCommand::Put(args) => {
+            let (kind, payload) = values::gather(&args, &mut io::stdin().lock()).map_err(Ended::of)?;
+            let put = client.put_secret(args.workspace.as_deref(), &args.name, kind, payload).await;
+            out.put(&put.map_err(Ended::of)?)
+        }
+        SecretCommand::Get(args) => {
+            let found = client.secret(args.workspace.as_deref(), &args.name, args.version).await;
+            out.secret(&found.map_err(Ended::of)?)
+        }
+        SecretCommand::List(args) => out.secrets(&client.secrets(args.workspace.as_deref()).await.map_err(Ended::of)?),
+        SecretCommand::Versions(args) => {
+            out.versions(&client.versions(args.workspace.as_deref(), &args.name).await.map_err(Ended::of)?)
+        }
+        SecretCommand::Rm(args) => {
+            out.removed(&client.remove_secret(args.workspace.as_deref(), &args.name).await.map_err(Ended::of)?)
+        }
+    };
+    printed.map_err(Ended::of)
+}
+
+async fn agent(data: &Path, command: AgentCommand, mut out: Output<impl Write>) -> Result<(), Ended> {
+    let client = Client::find(data, Lifetimes::default()).await.map_err(Ended::of)?;
+    let printed = match command {
+        AgentCommand::List => out.agents(&client.agents().await.map_err(Ended::of)?),
+        AgentCommand::Revoke { name } => out.revoked(&name, &client.revoke_agent(&name).await.map_err(Ended::of)?),
+        AgentCommand::Grant(args) => {
+            let granted =
+                client.grant(&args.name, &args.namespace, args.workspace.as_deref(), args.secret.as_deref()).await;
+            out.granted(&args.name, &granted.map_err(Ended::of)?)
+        }
+    };
+    printed.map_err(Ended::of)
+}
+
+async fn workspace(data: &Path, command: WorkspaceCommand, mut out: Output<impl Write>) -> Result<(), Ended> {
+    let client = Client::find(data, Lifetimes::default()).await.map_err(Ended::of)?;
+    let printed = match command {
+        WorkspaceCommand::Create { name } => out.workspace(&client.create_workspace(&name).await.map_err(Ended::of)?),
+        WorkspaceCommand::List => out.workspaces(&client.workspaces().await.map_err(Ended::of)?),
+    };
+    printed.map_err(Ended::of)
+}

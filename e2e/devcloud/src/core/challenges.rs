@@ -1,0 +1,148 @@
+//! Begin and the cryptographic half of Finish: a challenge is made for one hello and one place, and is used once.
+
+use super::{Core, Refusal};
+use crate::envelope;
+use crate::signed::{self, Label, hash};
+use crate::{clock, entropy, wire};
+use prost::Message;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use zeroize::{Zeroize, Zeroizing};
+
+/// Begin costs its caller nothing, so what it leaves here is bounded.
+const MAX_PENDING: usize = 10_000;
+const MAX_BUILD: usize = 200;
+
+/// A challenge that waits for its Finish.
+pub struct Begun {
+    challenge_id: [u8; 16],
+    agent_key: [u8; 32],
+    build: String,
+    t: [u8; 64],
+    expires_at_ms: i64,
+}
+
+/// An answered challenge: whoever sent it holds the key, and this is what it has to show.
+pub struct Proven {
+    /// The agent's public key.
+    pub agent_key: [u8; 32],
+    /// What it calls itself.
+    pub build: String,
+    /// H(hello) || H(challenge body).
+    pub t: [u8; 64],
+    /// The bootstrap token's text; empty: none.
+    pub bootstrap_token: Zeroizing<String>,
+}
+
+/// Challenges of unary joins. Those of renewals stay with their stream.
+#[derive(Default)]
+pub(super) struct Challenges(Mutex<HashMap<[u8; 16], Begun>>);
+
+impl Challenges {
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 16], Begun>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn keep(&self, begun: Begun, now_ms: i64) -> Result<(), Refusal> {
+        let mut pending = self.lock();
+        if pending.len() >= MAX_PENDING {
+            pending.retain(|_, other| other.expires_at_ms > now_ms);
+        }
+        if pending.len() >= MAX_PENDING {
+            return Err(Refusal::Crowded("too many joins are under way; try again in a minute"));
+        }
+        pending.insert(begun.challenge_id, begun);
+        Ok(())
+    }
+
+    /// Out, whatever comes of it: a challenge is used once.
+    pub(super) fn take(&self, challenge_id: &[u8]) -> Result<Begun, Refusal> {
+        let id = <[u8; 16]>::try_from(challenge_id).map_err(|_| Refusal::Challenge)?;
+        self.lock().remove(&id).ok_or(Refusal::Challenge)
+    }
+}
+
+impl Core {
+    /// Answers a hello. The challenge is signed over its hash, so the answer is fresh and the suite final.
+    ///
+    /// # Errors
+    /// `Malformed`, `Suite`.
+    pub fn challenge(
+        &self,
+        request: &wire::BeginRequest,
+        now_ms: i64,
+    ) -> Result<(Begun, wire::BeginResponse), Refusal> {
+        let hello = wire::Hello::decode(request.hello.as_slice())
+            .map_err(|_| Refusal::Malformed("the hello does not decode"))?;
+        let agent_key = <[u8; 32]>::try_from(hello.agent_public_key.as_slice())
+            .map_err(|_| Refusal::Malformed("agent_public_key has to have 32 bytes"))?;
+        if hello.client_nonce.len() != 32 {
+            return Err(Refusal::Malformed("client_nonce has to have 32 bytes"));
+        }
+        if hello.build.len() > MAX_BUILD {
+            return Err(Refusal::Malformed("build has more than 200 bytes"));
+        }
+        if !hello.suites.contains(&(wire::Suite::A as i32)) {
+            return Err(Refusal::Suite);
+        }
+        let keys = self.keys();
+        let challenge_id: [u8; 16] = entropy::bytes();
+        let hello_hash = hash(&[&request.hello]);
+        let challenge = wire::Challenge {
+            hello_hash: hello_hash.to_vec(),
+            challenge_id: challenge_id.to_vec(),
+            server_time_ms: now_ms,
+            suite: wire::Suite::A as i32,
+            seal_key_id: keys.seal_id.to_vec(),
+        };
+        let challenge = signed::sign(&keys.join, Label::Challenge, challenge.encode_to_vec());
+        let begun = Begun {
+            challenge_id,
+            agent_key,
+            build: hello.build,
+            t: transcript(&hello_hash, &challenge.body),
+            expires_at_ms: now_ms.saturating_add(clock::millis(self.lives.challenge_life)),
+        };
+        let answer = wire::BeginResponse {
+            root_public_key: keys.root_public.to_vec(),
+            keyset: Some(keys.keyset.clone()),
+            challenge: Some(challenge),
+        };
+        Ok((begun, answer))
+    }
+
+    /// Checks that the challenge was answered in time by the key it was made for, and opens the credential.
+    ///
+    /// # Errors
+    /// `Challenge`, `Malformed`.
+    pub fn prove(&self, begun: Begun, finish: &wire::FinishRequest, now_ms: i64) -> Result<Proven, Refusal> {
+        if finish.challenge_id != begun.challenge_id || now_ms >= begun.expires_at_ms {
+            return Err(Refusal::Challenge);
+        }
+        let sealed = hash(&[&finish.enc, &finish.sealed]);
+        signed::verify(&begun.agent_key, Label::Prove, &[&begun.t, &sealed], &finish.signature)
+            .map_err(|_| Refusal::Challenge)?;
+        let plain = envelope::open_credential(&self.keys().seal, &begun.t, &finish.enc, &finish.sealed);
+        let plain = plain.map_err(|_| Refusal::Malformed("the credential does not open"))?;
+        let mut credential = wire::Credential::decode(plain.as_slice())
+            .map_err(|_| Refusal::Malformed("the credential does not decode"))?;
+        credential.sa_token.zeroize();
+        let bootstrap_token = Zeroizing::new(std::mem::take(&mut credential.bootstrap_token));
+        Ok(Proven { agent_key: begun.agent_key, build: begun.build, t: begun.t, bootstrap_token })
+    }
+}
+
+impl Begun {
+    /// The agent key that has to answer.
+    pub fn agent_key(&self) -> &[u8; 32] {
+        &self.agent_key
+    }
+}
+
+/// t = H(hello) || H(challenge body).
+fn transcript(hello_hash: &[u8; 32], challenge_body: &[u8]) -> [u8; 64] {
+    let mut t = [0; 64];
+    t[..32].copy_from_slice(hello_hash);
+    t[32..].copy_from_slice(&hash(&[challenge_body]));
+    t
+}

@@ -1,0 +1,61 @@
+//! The core: the only holder of identities, sealing and signing keys, and the only user of the store.
+//!
+//! Both doors lead here: `cloud` (gRPC, for agents) and `admin` (the socket, for people). Everything takes its time from the
+//! caller or from the commit it is part of.
+
+mod agents;
+mod challenges;
+mod hub;
+mod join;
+mod keyset;
+mod open;
+mod refusal;
+mod secrets;
+mod tokens;
+
+pub use agents::{AgentEntry, Revoked};
+pub use challenges::{Begun, Proven};
+pub use hub::{Hub, News, Registration, Role};
+pub use join::Joining;
+pub use keyset::Keys;
+pub use open::{AlreadyInitialised, Core, InitOptions, OpenError};
+pub use refusal::Refusal;
+pub use secrets::{Fetched, SecretEntry, VersionEntry};
+pub use tokens::{NewToken, TokenRequest};
+
+use crate::names::BadName;
+use crate::payload::BadPayload;
+use crate::store::StoreError;
+
+/// Why an administrator's wish was not met: what is wrong, and what mends it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the texts say it")]
+pub enum AdminError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Name(#[from] BadName),
+    #[error(transparent)]
+    Payload(#[from] BadPayload),
+    #[error("there is no workspace {0:?}; make it with: ennote-devcloud workspace create {0}")]
+    NoWorkspace(String),
+    #[error("workspace {0:?} exists already")]
+    WorkspaceExists(String),
+    #[error(
+        "there is no secret {name:?} in workspace {workspace:?}; see: ennote-devcloud secret list --workspace {workspace}"
+    )]
+    NoSecret { workspace: String, name: String },
+    #[error("secret {name:?} was deleted at version {version}; put it again to bring it back as version {}", version + 1)]
+    Deleted { name: String, version: u64 },
+    #[error(
+        "secret {name:?} has no version {version}; see: ennote-devcloud secret versions {}",
+        crate::names::quoted(name)
+    )]
+    NoVersion { name: String, version: u64 },
+    #[error("version {version} of secret {name:?} was erased when the secret was deleted")]
+    Erased { name: String, version: u64 },
+    #[error("there is no agent {0:?}; see: ennote-devcloud agent list")]
+    NoAgent(String),
+    #[error("name at least one namespace: --namespace NAMESPACE")]
+    NoNamespace,
+}

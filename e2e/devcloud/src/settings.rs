@@ -1,0 +1,114 @@
+//! Every lifetime, as a flag with its environment name and default.
+
+use clap::Args;
+use humantime::parse_duration;
+use std::time::Duration;
+
+/// How long things live. All are settings, so that a scenario sees renewals in seconds.
+#[derive(Args, Clone, Debug)]
+pub struct Lifetimes {
+    /// Life of an access token; an agent renews at half of it
+    #[arg(long, env = "ENNOTE_DEVCLOUD_ACCESS_TOKEN_LIFE", default_value = "15m", value_parser = parse_duration, value_name = "TIME")]
+    pub access_token_life: Duration,
+
+    /// How long a bootstrap token can be used, from `token create`
+    #[arg(long, env = "ENNOTE_DEVCLOUD_BOOTSTRAP_TOKEN_LIFE", default_value = "2h", value_parser = parse_duration, value_name = "TIME")]
+    pub bootstrap_token_life: Duration,
+
+    /// How long the agent that spent a bootstrap token may repeat its join
+    #[arg(long, env = "ENNOTE_DEVCLOUD_JOIN_RETRY", default_value = "10m", value_parser = parse_duration, value_name = "TIME")]
+    pub join_retry: Duration,
+
+    /// How long a challenge can be answered
+    #[arg(long, env = "ENNOTE_DEVCLOUD_CHALLENGE_LIFE", default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
+    pub challenge_life: Duration,
+
+    /// Life of a keyset (at most 30d); a new one is issued at half of it
+    #[arg(long, env = "ENNOTE_DEVCLOUD_KEYSET_LIFE", default_value = "30d", value_parser = parse_duration, value_name = "TIME")]
+    pub keyset_life: Duration,
+
+    /// Between two signed beats of a stream
+    #[arg(long, env = "ENNOTE_DEVCLOUD_BEAT_INTERVAL", default_value = "20s", value_parser = parse_duration, value_name = "TIME")]
+    pub beat_interval: Duration,
+
+    /// A stream that sent no frame for this long is dead
+    #[arg(long, env = "ENNOTE_DEVCLOUD_SILENCE", default_value = "45s", value_parser = parse_duration, value_name = "TIME")]
+    pub silence: Duration,
+
+    /// Life of a stream, give or take a fifth; then it is drained
+    #[arg(long, env = "ENNOTE_DEVCLOUD_STREAM_LIFE", default_value = "30m", value_parser = parse_duration, value_name = "TIME")]
+    pub stream_life: Duration,
+
+    /// How long a drained stream is still served
+    #[arg(long, env = "ENNOTE_DEVCLOUD_DRAIN_GRACE", default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
+    pub drain_grace: Duration,
+}
+
+/// `keyset_life` at most: PROTOCOL.md, "Trust".
+const MAX_KEYSET_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A combination of lifetimes that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadLifetimes(pub &'static str);
+
+impl Lifetimes {
+    /// Checks what one flag alone cannot say.
+    ///
+    /// # Errors
+    /// [`BadLifetimes`].
+    pub fn checked(self) -> Result<Self, BadLifetimes> {
+        let second = Duration::from_secs(1);
+        let rules = [
+            (self.access_token_life >= second, "--access-token-life is below 1s: the wire counts it in whole seconds"),
+            (self.beat_interval >= Duration::from_millis(50), "--beat-interval is below 50ms"),
+            (self.challenge_life >= second, "--challenge-life is below 1s: an agent could not answer in time"),
+            (self.stream_life >= second, "--stream-life is below 1s"),
+            (self.silence >= second, "--silence is below 1s"),
+            (self.keyset_life <= MAX_KEYSET_LIFE, "--keyset-life is above 30d: agents refuse such a keyset"),
+            (
+                self.keyset_life >= self.access_token_life.saturating_mul(2),
+                "--keyset-life is below twice --access-token-life: agents would hold an expired keyset before they renew",
+            ),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(self), |(_, why)| Err(BadLifetimes(why)))
+    }
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        Self {
+            access_token_life: minutes(15),
+            bootstrap_token_life: minutes(120),
+            join_retry: minutes(10),
+            challenge_life: minutes(1),
+            keyset_life: MAX_KEYSET_LIFE,
+            beat_interval: Duration::from_secs(20),
+            silence: Duration::from_secs(45),
+            stream_life: minutes(30),
+            drain_grace: Duration::from_secs(30),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        lives: Lifetimes,
+    }
+
+    #[test]
+    fn the_flags_default_to_what_the_protocol_says() {
+        let flags = Flags::parse_from(["x"]).lives;
+        assert_eq!(format!("{flags:?}"), format!("{:?}", Lifetimes::default()));
+        assert!(flags.checked().is_ok());
+        let short = Flags::parse_from(["x", "--access-token-life", "2s", "--keyset-life", "1s"]).lives;
+        assert!(short.checked().unwrap_err().0.contains("--keyset-life"));
+    }
+}
