@@ -3,7 +3,10 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-env-changed=ENNOTE_BUILD_COMMIT");
-    let commit = std::env::var("ENNOTE_BUILD_COMMIT").ok().filter(|c| !c.is_empty()).or_else(git_commit);
+    let commit = std::env::var_os("ENNOTE_BUILD_COMMIT")
+        .and_then(|v| v.into_string().ok())
+        .filter(|c| !c.is_empty())
+        .or_else(git_commit);
     println!("cargo:rustc-env=ENNOTE_BUILD_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
     let descriptors = protox::compile(["ennote/agent/v1/identity.proto", "ennote/agent/v1/sync.proto"], ["proto"])?;
     tonic_prost_build::configure().build_server(false).skip_debug(["."]).compile_fds(descriptors)?;

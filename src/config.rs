@@ -185,7 +185,11 @@ impl Address {
 
     /// `host:port`, with brackets around an IPv6 address.
     pub fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -194,7 +198,9 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || format!("{text:?} is not an address: use HOST:PORT, for example api.ennote.io:443");
         if text.starts_with("http://") {
-            return Err("http:// is not spoken: use HOST:PORT (and --allow-plaintext for a loopback address)".to_owned());
+            return Err(
+                "http:// is not spoken: use HOST:PORT (and --allow-plaintext for a loopback address)".to_owned()
+            );
         }
         let (rest, default_port) = match text.strip_prefix("https://") {
             Some(rest) => (rest.trim_end_matches('/'), Some(443)),

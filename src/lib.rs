@@ -1,8 +1,26 @@
-//! stub
+//! `ennote-agent`: keeps Kubernetes Secrets in step with Ennote.
+//!
+//! Gather, decide, act, report; deciding is pure. Dependencies point one way, and `tests/layers.rs` holds that:
+//!
+//! ```text
+//! main -> agent -> controller -> cluster --+
+//!           |            `-----> cloud  ---+--> rollout, crypto, identity -> domain -> crd
+//!           `-> config, telemetry, health, hardening
+//! ```
+//!
+//! `cluster` is the only user of `kube::Client`, `cloud` the only user of tonic; they never import each other.
+
+pub mod agent;
+pub mod cloud;
+pub mod cluster;
 pub mod config;
+pub mod controller;
 pub mod crd;
 pub mod crypto;
 pub mod domain;
+pub mod hardening;
+pub mod health;
 pub mod identity;
 pub mod rollout;
+pub mod telemetry;
 pub mod wire;

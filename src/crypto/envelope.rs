@@ -84,7 +84,12 @@ impl From<SignatureError> for Refusal {
 ///
 /// # Errors
 /// [`Refusal`].
-pub fn open(mut sealed: wire::Sealed, key: SessionKey, expected: &Expected, listed: &VerifyingKeys) -> Result<Opened, Refusal> {
+pub fn open(
+    mut sealed: wire::Sealed,
+    key: SessionKey,
+    expected: &Expected,
+    listed: &VerifyingKeys,
+) -> Result<Opened, Refusal> {
     let signed = join_hashes(hash(&sealed.header), hash_parts(&[&sealed.enc, &sealed.ciphertext]));
     listed.verify(Label::Sealed, &[&signed], &sealed.key_id, &sealed.signature)?;
     let header = decode(&sealed.header)?;

@@ -25,6 +25,16 @@ pub fn find<'a>(status: &'a EnnoteSecretBindingStatus, kind: &str) -> Option<&'a
     status.conditions.iter().find(|c| c.type_ == kind)
 }
 
+/// The binding controller's part of a status.
+pub fn own(status: &EnnoteSecretBindingStatus) -> EnnoteSecretBindingStatus {
+    EnnoteSecretBindingStatus {
+        conditions: status.conditions.iter().filter(|c| OWN_TYPES.contains(&c.type_.as_str())).cloned().collect(),
+        rollouts: None,
+        baselines: None,
+        ..status.clone()
+    }
+}
+
 /// The next status, without what the workload controller owns. Equal to the old one when nothing moved.
 pub fn next(
     old: &EnnoteSecretBindingStatus,
@@ -33,13 +43,7 @@ pub fn next(
     generation: i64,
     now: Timestamp,
 ) -> EnnoteSecretBindingStatus {
-    let mut status = EnnoteSecretBindingStatus {
-        observed_generation: Some(generation),
-        conditions: old.conditions.iter().filter(|c| OWN_TYPES.contains(&c.type_.as_str())).cloned().collect(),
-        rollouts: None,
-        baselines: None,
-        ..old.clone()
-    };
+    let mut status = EnnoteSecretBindingStatus { observed_generation: Some(generation), ..own(old) };
     let (reason, message) = match outcome {
         Outcome::Unchanged => {
             set_fresh(&mut status, freshness, generation, now);
@@ -58,21 +62,26 @@ pub fn next(
         Phase::Stalled => ("False", Some("Stalled")),
     };
     let mut set = |kind: &str, value: &str| {
-        set(&mut status.conditions, Condition {
-            type_: kind.to_owned(),
-            status: value.to_owned(),
-            reason: reason.to_string(),
-            message: message.clone(),
-            observed_generation: Some(generation),
-            last_transition_time: Time(now),
-        });
+        set(
+            &mut status.conditions,
+            Condition {
+                type_: kind.to_owned(),
+                status: value.to_owned(),
+                reason: reason.to_string(),
+                message: message.clone(),
+                observed_generation: Some(generation),
+                last_transition_time: Time(now),
+            },
+        );
     };
     set("Ready", ready);
     set("Synced", ready);
     if let Some(kind) = abnormal {
         set(kind, "True");
     }
-    status.conditions.retain(|c| !["Reconciling", "Stalled"].contains(&c.type_.as_str()) || Some(c.type_.as_str()) == abnormal);
+    status
+        .conditions
+        .retain(|c| !["Reconciling", "Stalled"].contains(&c.type_.as_str()) || Some(c.type_.as_str()) == abnormal);
     set_fresh(&mut status, freshness, generation, now);
     status
 }
@@ -100,17 +109,22 @@ fn set_fresh(status: &mut EnnoteSecretBindingStatus, freshness: Freshness, gener
     }
     let (value, reason, message) = match freshness {
         Freshness::Fresh => ("True", "BeatsArrive", "the cloud confirms that nothing newer waits"),
-        Freshness::Stale => ("False", "StreamSilent", "no word from the cloud for 10 minutes; the Secret is kept as it is"),
+        Freshness::Stale => {
+            ("False", "StreamSilent", "no word from the cloud for 10 minutes; the Secret is kept as it is")
+        }
         Freshness::Silent => return,
     };
-    set(&mut status.conditions, Condition {
-        type_: "Fresh".to_owned(),
-        status: value.to_owned(),
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-        observed_generation: Some(generation),
-        last_transition_time: Time(now),
-    });
+    set(
+        &mut status.conditions,
+        Condition {
+            type_: "Fresh".to_owned(),
+            status: value.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            observed_generation: Some(generation),
+            last_transition_time: Time(now),
+        },
+    );
 }
 
 /// Replaces the condition of that type; the transition time moves only when its status flips.
@@ -138,7 +152,12 @@ mod tests {
 
     fn held(version: i64, written: Option<i64>) -> Outcome {
         Outcome::Synced(Box::new(Held {
-            source: SourceStatus { organization: "o".into(), workspace: "w".into(), secret: "payments db".into(), version },
+            source: SourceStatus {
+                organization: "o".into(),
+                workspace: "w".into(),
+                secret: "payments db".into(),
+                version,
+            },
             content: Content::from_text("c"),
             target: TargetStatus { name: "db".into(), uid: "u".into(), resource_version: "1".into(), keys: 2 },
             written_at: written.map(at),
@@ -159,10 +178,24 @@ mod tests {
             let outcome = if reason == Reason::Synced { held(1, Some(0)) } else { Problem::new(reason, "m").into() };
             let status = next(&EnnoteSecretBindingStatus::default(), &outcome, Freshness::Fresh, 4, at(0));
             let want: Vec<String> = match reason.phase() {
-                Phase::Synced => vec!["Fresh=True/BeatsArrive".into(), "Ready=True/Synced".into(), "Synced=True/Synced".into()],
-                Phase::Waiting => vec![format!("Ready=Unknown/{reason}"), format!("Reconciling=True/{reason}"), format!("Synced=Unknown/{reason}")],
-                Phase::Retrying => vec![format!("Ready=False/{reason}"), format!("Reconciling=True/{reason}"), format!("Synced=False/{reason}")],
-                Phase::Stalled => vec![format!("Ready=False/{reason}"), format!("Stalled=True/{reason}"), format!("Synced=False/{reason}")],
+                Phase::Synced => {
+                    vec!["Fresh=True/BeatsArrive".into(), "Ready=True/Synced".into(), "Synced=True/Synced".into()]
+                }
+                Phase::Waiting => vec![
+                    format!("Ready=Unknown/{reason}"),
+                    format!("Reconciling=True/{reason}"),
+                    format!("Synced=Unknown/{reason}"),
+                ],
+                Phase::Retrying => vec![
+                    format!("Ready=False/{reason}"),
+                    format!("Reconciling=True/{reason}"),
+                    format!("Synced=False/{reason}"),
+                ],
+                Phase::Stalled => vec![
+                    format!("Ready=False/{reason}"),
+                    format!("Stalled=True/{reason}"),
+                    format!("Synced=False/{reason}"),
+                ],
             };
             assert_eq!(shown(&status), want);
             assert_eq!(status.observed_generation, Some(4));
@@ -189,7 +222,9 @@ mod tests {
 
     #[test]
     fn transition_time_moves_only_when_the_status_flips() {
-        let waiting = |s: &EnnoteSecretBindingStatus, t| next(s, &Problem::new(Reason::WaitingForCloud, "m").into(), Freshness::Fresh, 1, at(t));
+        let waiting = |s: &EnnoteSecretBindingStatus, t| {
+            next(s, &Problem::new(Reason::WaitingForCloud, "m").into(), Freshness::Fresh, 1, at(t))
+        };
         let one = waiting(&EnnoteSecretBindingStatus::default(), 1);
         let two = next(&one, &Problem::new(Reason::WaitingForSecret, "n").into(), Freshness::Fresh, 1, at(2));
         assert_eq!(find(&two, "Ready").unwrap().last_transition_time, Time(at(1)));

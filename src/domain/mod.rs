@@ -4,6 +4,7 @@
 
 pub mod conditions;
 pub mod content;
+pub mod deletions;
 pub mod name;
 pub mod observed;
 pub mod outcome;

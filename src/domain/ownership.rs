@@ -37,14 +37,20 @@ fn of_an_earlier_binding(request: &Request, secret: &Existing) -> Option<Problem
     let owner = secret.owners.iter().find(|o| o.kind == "EnnoteSecretBinding" && o.uid != request.uid)?;
     Some(Problem::new(
         Reason::AwaitingCollection,
-        format!("Secret {} still belongs to a deleted binding ({}); waiting for the garbage collector", request.target, owner.uid),
+        format!(
+            "Secret {} still belongs to a deleted binding ({}); waiting for the garbage collector",
+            request.target, owner.uid
+        ),
     ))
 }
 
 /// Deleted, but held by someone's finalizer.
 fn going_away(request: &Request, secret: &Existing) -> Option<Problem> {
     secret.deleting.then(|| {
-        Problem::new(Reason::AwaitingCollection, format!("Secret {} is being deleted; waiting until it is gone", request.target))
+        Problem::new(
+            Reason::AwaitingCollection,
+            format!("Secret {} is being deleted; waiting until it is gone", request.target),
+        )
     })
 }
 
@@ -124,8 +130,14 @@ pub(crate) mod tests {
             assert!(problem.message.contains("kubectl delete secret payments-db -n shop"), "{}", problem.message);
         };
         refused(|s| (s.managed_by, s.owners) = (Some("Helm".into()), vec![]), "managed-by=Helm");
-        refused(|s| (s.binding_id, s.owners[0].kind, s.owners[0].name) = (None, "ExternalSecret".into(), "x".into()), "ExternalSecret/x");
-        refused(|s| (s.managed_by, s.owners, s.managers) = (None, vec![], vec!["kubectl-create".into()]), "field manager kubectl-create");
+        refused(
+            |s| (s.binding_id, s.owners[0].kind, s.owners[0].name) = (None, "ExternalSecret".into(), "x".into()),
+            "ExternalSecret/x",
+        );
+        refused(
+            |s| (s.managed_by, s.owners, s.managers) = (None, vec![], vec!["kubectl-create".into()]),
+            "field manager kubectl-create",
+        );
         refused(|s| (s.managed_by, s.owners) = (None, vec![]), "someone else");
         refused(|s| (s.binding_id, s.binding) = (Some("x".into()), Some("other".into())), "EnnoteSecretBinding/other");
     }

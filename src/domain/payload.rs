@@ -174,7 +174,9 @@ fn object(value: &RawValue) -> Result<Option<Entries<'_>>, PayloadError> {
         return Ok(None);
     }
     let entries: Object<'_> = serde_json::from_str(value.get()).map_err(|_| {
-        PayloadError::Unusable("an object in it cannot be read: a broken escape in a key, or a lone surrogate".to_owned())
+        PayloadError::Unusable(
+            "an object in it cannot be read: a broken escape in a key, or a lone surrogate".to_owned(),
+        )
     })?;
     let mut seen = BTreeSet::new();
     for (key, _) in &entries.0 {
@@ -244,10 +246,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn shown(result: Result<SecretData, PayloadError>) -> Result<Vec<(String, String)>, PayloadError> {
-        Ok(result?
-            .iter()
-            .map(|(k, v)| (k.to_string(), String::from_utf8(v.expose().to_vec()).unwrap()))
-            .collect())
+        Ok(result?.iter().map(|(k, v)| (k.to_string(), String::from_utf8(v.expose().to_vec()).unwrap())).collect())
     }
 
     fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {

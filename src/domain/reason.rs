@@ -98,7 +98,9 @@ impl Reason {
     pub fn phase(self) -> Phase {
         match self {
             Self::Synced => Phase::Synced,
-            Self::WaitingForCloud | Self::WaitingForPayload | Self::WaitingForSecret | Self::AwaitingCollection => Phase::Waiting,
+            Self::WaitingForCloud | Self::WaitingForPayload | Self::WaitingForSecret | Self::AwaitingCollection => {
+                Phase::Waiting
+            }
             Self::NamespaceTerminating | Self::ClusterError => Phase::Retrying,
             Self::Forbidden
             | Self::Collision

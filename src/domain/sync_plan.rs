@@ -18,7 +18,8 @@ const MAX_DATA: usize = 1024 * 1024;
 /// 0 when the target is absent, was edited, or was written for another generation of the spec or another source.
 pub fn known_version(request: &Request, observed: &Observed, status: &EnnoteSecretBindingStatus) -> u64 {
     let Observed::Present(secret) = observed else { return 0 };
-    let synced = find(status, "Synced").is_some_and(|c| c.status == "True" && c.observed_generation == Some(request.generation));
+    let synced =
+        find(status, "Synced").is_some_and(|c| c.status == "True" && c.observed_generation == Some(request.generation));
     let Some(source) = &status.source else { return 0 };
     let same_source = source.secret == request.source.secret
         && (request.source.workspace.is_empty() || source.workspace == request.source.workspace);
@@ -50,7 +51,10 @@ pub fn check_mark(arrival: &SourceStatus, status: &EnnoteSecretBindingStatus) ->
     if same && arrival.version < mark.version {
         return Err(Problem::new(
             Reason::Rollback,
-            format!("version {} was refused: version {} has been seen; the Secret is kept as it is", arrival.version, mark.version),
+            format!(
+                "version {} was refused: version {} has been seen; the Secret is kept as it is",
+                arrival.version, mark.version
+            ),
         ));
     }
     Ok(())
@@ -176,13 +180,8 @@ mod tests {
     fn status(version: i64) -> EnnoteSecretBindingStatus {
         let target =
             TargetStatus { name: "payments-db".into(), uid: "secret-1".into(), resource_version: "10".into(), keys: 1 };
-        let held = Held {
-            source: source(version),
-            content: key_content(),
-            target,
-            written_at: None,
-            latency_millis: None,
-        };
+        let held =
+            Held { source: source(version), content: key_content(), target, written_at: None, latency_millis: None };
         next(&Default::default(), &Outcome::Synced(Box::new(held)), Freshness::Fresh, 1, Timestamp::UNIX_EPOCH)
     }
 
@@ -217,7 +216,11 @@ mod tests {
         assert_eq!(verdict(source(8)), Ok(()));
         assert_eq!(verdict(source(7)), Ok(()), "the same again: a repair");
         assert_eq!(verdict(source(6)), Err(Reason::Rollback));
-        assert_eq!(verdict(SourceStatus { secret: "other".into(), ..source(1) }), Ok(()), "another source, another mark");
+        assert_eq!(
+            verdict(SourceStatus { secret: "other".into(), ..source(1) }),
+            Ok(()),
+            "another source, another mark"
+        );
         assert_eq!(verdict(SourceStatus { organization: "evil".into(), ..source(8) }), Err(Reason::IdentityChanged));
         assert_eq!(check_mark(&source(1), &Default::default()), Ok(()));
     }

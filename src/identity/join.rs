@@ -92,7 +92,8 @@ impl Join {
         if !self.offered.contains(&challenge.suite()) {
             return Err(JoinError::Suite);
         }
-        let seal_key = keyset.seal.iter().find(|k| k.id.as_slice() == challenge.seal_key_id && k.suite == challenge.suite());
+        let seal_key =
+            keyset.seal.iter().find(|k| k.id.as_slice() == challenge.seal_key_id && k.suite == challenge.suite());
         let seal_key = seal_key.ok_or(JoinError::Suite)?;
         let t = join_hashes(hash(&self.hello), hash(body));
         let (enc, sealed) = seal(&seal_key.public_key, &t, credentials, rng)?;
@@ -107,7 +108,12 @@ impl Join {
     }
 }
 
-fn seal(public_key: &[u8], t: &[u8; 64], credentials: &Credentials, rng: &mut impl CryptoRng) -> Result<(Vec<u8>, Vec<u8>), JoinError> {
+fn seal(
+    public_key: &[u8],
+    t: &[u8; 64],
+    credentials: &Credentials,
+    rng: &mut impl CryptoRng,
+) -> Result<(Vec<u8>, Vec<u8>), JoinError> {
     let recipient = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(public_key).map_err(|_| JoinError::Suite)?;
     let mut credential = wire::Credential {
         bootstrap_token: credentials.bootstrap_token.as_str().to_owned(),
@@ -115,9 +121,15 @@ fn seal(public_key: &[u8], t: &[u8; 64], credentials: &Credentials, rng: &mut im
     };
     let plain = Zeroizing::new(credential.encode_to_vec());
     credential.bootstrap_token.zeroize();
-    let (enc, sealed) =
-        single_shot_seal_with_rng::<AesGcm256, HkdfSha256, X25519HkdfSha256>(&OpModeS::Base, &recipient, INFO, &plain, t, rng)
-            .map_err(|_| JoinError::Suite)?;
+    let (enc, sealed) = single_shot_seal_with_rng::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
+        &OpModeS::Base,
+        &recipient,
+        INFO,
+        &plain,
+        t,
+        rng,
+    )
+    .map_err(|_| JoinError::Suite)?;
     Ok((enc.to_bytes().to_vec(), sealed))
 }
 
@@ -186,12 +198,20 @@ mod tests {
                 seal_key_id: hash(&self.seal_public()).to_vec(),
             };
             edit(&mut challenge);
-            let key = |r#use, suite: wire::Suite, public_key| wire::Key { r#use: r#use as i32, suite: suite as i32, public_key };
+            let key = |r#use, suite: wire::Suite, public_key| wire::Key {
+                r#use: r#use as i32,
+                suite: suite as i32,
+                public_key,
+            };
             wire::BeginResponse {
                 root_public_key: self.root.verifying_key().as_bytes().to_vec(),
                 keyset: Some(keyset(&self.root, |k| {
                     k.keys = vec![
-                        key(wire::KeyUse::Join, wire::Suite::Unspecified, self.join.verifying_key().as_bytes().to_vec()),
+                        key(
+                            wire::KeyUse::Join,
+                            wire::Suite::Unspecified,
+                            self.join.verifying_key().as_bytes().to_vec(),
+                        ),
                         key(wire::KeyUse::Seal, wire::Suite::A, self.seal_public()),
                     ];
                 })),
@@ -219,10 +239,18 @@ mod tests {
         assert!(!finish.sealed.windows(5).any(|w| w == b"token"));
         let t = proved.t.to_vec();
         let joined = |t: Vec<u8>, signer: &SigningKey| {
-            let body = wire::Joined { t, agent_id: "agt_1".into(), lives_s: 900, server_time_ms: 11_000, epoch: 4, ..Default::default() };
+            let body = wire::Joined {
+                t,
+                agent_id: "agt_1".into(),
+                lives_s: 900,
+                server_time_ms: 11_000,
+                epoch: 4,
+                ..Default::default()
+            };
             wire::FinishResponse { joined: Some(sign(signer, Label::Joined, body.encode_to_vec())) }
         };
-        let again = |answer: &wire::FinishResponse| Proved { t: proved.t, keyset: proved.keyset.clone() }.finish(answer);
+        let again =
+            |answer: &wire::FinishResponse| Proved { t: proved.t, keyset: proved.keyset.clone() }.finish(answer);
         assert_eq!(again(&joined(vec![0; 64], &core.join)).err(), Some(JoinError::Mismatch));
         assert_eq!(again(&joined(t.clone(), &core.root)).err(), Some(JoinError::Signature(SignatureError::UnknownKey)));
         let (identity, _) = again(&joined(t, &core.join)).unwrap();

@@ -14,7 +14,9 @@ pub enum TrustError {
     #[error("no trust root: set trust.roots, or give a bootstrap token, which ends with it")]
     NoRoot,
     /// Settings and token name different roots.
-    #[error("RootChanged: trust.roots and the bootstrap token name different roots; nothing is joined until they agree")]
+    #[error(
+        "RootChanged: trust.roots and the bootstrap token name different roots; nothing is joined until they agree"
+    )]
     RootChanged,
     /// The cloud's root is not pinned.
     #[error("the cloud's root key is not the pinned one")]
@@ -76,12 +78,17 @@ impl Trust {
         Ok(Self { roots, newest: 0 })
     }
 
+    /// Whether a root is one of the pins.
+    pub fn pins(&self, root: &[u8; 32]) -> bool {
+        self.roots.contains(root)
+    }
+
     /// Checks a keyset against the pins. `expires` is judged by [`Keyset::check_time`] once a signed time is known.
     ///
     /// # Errors
     /// [`TrustError`].
     pub fn accept(&mut self, root: &[u8], signed: &wire::Signed) -> Result<Keyset, TrustError> {
-        if !self.roots.contains(&hash(root)) {
+        if !self.pins(&hash(root)) {
             return Err(TrustError::WrongRoot);
         }
         let mut keys = VerifyingKeys::default();
@@ -106,11 +113,9 @@ impl Trust {
             match wire::KeyUse::try_from(key.r#use) {
                 Ok(wire::KeyUse::Join) => out.join.add(&key.public_key),
                 Ok(wire::KeyUse::Payload) => out.payload.add(&key.public_key),
-                Ok(wire::KeyUse::Seal) => out.seal.push(SealKey {
-                    id: hash(&key.public_key),
-                    suite: key.suite(),
-                    public_key: key.public_key,
-                }),
+                Ok(wire::KeyUse::Seal) => {
+                    out.seal.push(SealKey { id: hash(&key.public_key), suite: key.suite(), public_key: key.public_key })
+                }
                 Ok(wire::KeyUse::Unspecified) | Err(_) => return Err(TrustError::BadKeyset),
             }
         }
@@ -176,7 +181,10 @@ pub(crate) mod tests {
         assert_eq!(refused(&public(), &keyset(&evil, |_| ())), Some(TrustError::BadKeyset));
         assert_eq!(refused(&public(), &keyset(&root(), |k| k.version = 0)), Some(TrustError::OldKeyset));
         assert_eq!(refused(&public(), &keyset(&root(), |k| k.expires_at_ms = i64::MAX)), Some(TrustError::Expired));
-        assert_eq!(refused(&public(), &keyset(&root(), |k| k.keys.push(wire::Key::default()))), Some(TrustError::BadKeyset));
+        assert_eq!(
+            refused(&public(), &keyset(&root(), |k| k.keys.push(wire::Key::default()))),
+            Some(TrustError::BadKeyset)
+        );
         assert_eq!(refused(&public(), &keyset(&root(), |_| ())), None);
         assert_eq!(refused(&public(), &keyset(&root(), |k| k.version = 2)), Some(TrustError::OldKeyset));
         let good = trust.accept(&public(), &keyset(&root(), |_| ())).unwrap();

@@ -18,7 +18,11 @@ pub fn secrets_read(pod: &PodSpec) -> BTreeSet<String> {
 }
 
 fn by_environment(container: &Container) -> impl Iterator<Item = String> {
-    let keys = container.env.iter().flatten().filter_map(|v| Some(v.value_from.as_ref()?.secret_key_ref.as_ref()?.name.clone()));
+    let keys = container
+        .env
+        .iter()
+        .flatten()
+        .filter_map(|v| Some(v.value_from.as_ref()?.secret_key_ref.as_ref()?.name.clone()));
     let whole = container.env_from.iter().flatten().filter_map(|s| Some(s.secret_ref.as_ref()?.name.clone()));
     keys.chain(whole)
 }

@@ -67,26 +67,44 @@ impl Ledger {
 
     /// Workloads that are remembered.
     pub fn workloads(&self) -> Vec<String> {
-        self.baselines.keys().chain(self.rollouts.keys()).cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+        self.baselines
+            .keys()
+            .chain(self.rollouts.keys())
+            .cloned()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// The workload controller's part of the status: rollouts failed first, then newest; the condition RolledOut.
-    pub fn to_status(&self, old: &EnnoteSecretBindingStatus, generation: i64, now: Timestamp) -> EnnoteSecretBindingStatus {
+    pub fn to_status(
+        &self,
+        old: &EnnoteSecretBindingStatus,
+        generation: i64,
+        now: Timestamp,
+    ) -> EnnoteSecretBindingStatus {
         let mut rollouts: Vec<RolloutStatus> = self.rollouts.values().cloned().collect();
         rollouts.sort_by(|a, b| {
             let failed = |r: &RolloutStatus| r.phase != RolloutPhase::Failed;
-            failed(a).cmp(&failed(b)).then(b.started_at.cmp(&a.started_at)).then(a.name.cmp(&b.name)).then(a.kind.cmp(&b.kind))
+            failed(a)
+                .cmp(&failed(b))
+                .then(b.started_at.cmp(&a.started_at))
+                .then(a.name.cmp(&b.name))
+                .then(a.kind.cmp(&b.kind))
         });
         let mut conditions: Vec<Condition> = find(old, "RolledOut").cloned().into_iter().collect();
         match self.verdict() {
-            Some((status, reason, message)) => set(&mut conditions, Condition {
-                type_: "RolledOut".to_owned(),
-                status: status.to_owned(),
-                reason: reason.to_owned(),
-                message,
-                observed_generation: Some(generation),
-                last_transition_time: Time(now),
-            }),
+            Some((status, reason, message)) => set(
+                &mut conditions,
+                Condition {
+                    type_: "RolledOut".to_owned(),
+                    status: status.to_owned(),
+                    reason: reason.to_owned(),
+                    message,
+                    observed_generation: Some(generation),
+                    last_transition_time: Time(now),
+                },
+            ),
             None => conditions.clear(),
         }
         rollouts.truncate(SHOWN);
@@ -117,7 +135,8 @@ impl Ledger {
                 return Some((status, reason, said(verb, names)));
             }
         }
-        (!self.rollouts.is_empty()).then(|| ("True", "Complete", said("complete", self.rollouts.keys().map(String::as_str).collect())))
+        (!self.rollouts.is_empty())
+            .then(|| ("True", "Complete", said("complete", self.rollouts.keys().map(String::as_str).collect())))
     }
 }
 
@@ -147,8 +166,9 @@ mod tests {
 
     #[test]
     fn failed_first_then_newest_and_never_more_than_twenty() {
-        let many: Vec<(String, RolloutPhase, i64)> =
-            (0..30).map(|i| (format!("w{i:02}"), if i == 3 { RolloutPhase::Failed } else { RolloutPhase::Complete }, i)).collect();
+        let many: Vec<(String, RolloutPhase, i64)> = (0..30)
+            .map(|i| (format!("w{i:02}"), if i == 3 { RolloutPhase::Failed } else { RolloutPhase::Complete }, i))
+            .collect();
         let many: Vec<(&str, RolloutPhase, i64)> = many.iter().map(|(n, p, s)| (n.as_str(), *p, *s)).collect();
         let shown = status(&many).rollouts.unwrap();
         assert_eq!(shown.len(), 20);
@@ -157,7 +177,9 @@ mod tests {
 
     #[test]
     fn the_worst_phase_names_the_condition() {
-        let reason = |of: &[(&str, RolloutPhase, i64)]| status(of).conditions.first().map(|c| format!("{}/{}", c.status, c.reason));
+        let reason = |of: &[(&str, RolloutPhase, i64)]| {
+            status(of).conditions.first().map(|c| format!("{}/{}", c.status, c.reason))
+        };
         use RolloutPhase::{Complete, Failed, Pending, Progressing, Reverted};
         assert_eq!(reason(&[]), None);
         assert_eq!(reason(&[("a", Complete, 1), ("b", Complete, 2)]).as_deref(), Some("True/Complete"));

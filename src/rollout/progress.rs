@@ -19,13 +19,22 @@ pub fn of(workload: &Workload, started_at: Timestamp, now: Timestamp) -> (Rollou
         return (RolloutPhase::Complete, String::new());
     }
     if seen && n.deadline_exceeded {
-        return (RolloutPhase::Failed, format!("progress deadline exceeded with {up} of {} pods up; see: {}", n.desired, look(workload)));
+        return (
+            RolloutPhase::Failed,
+            format!("progress deadline exceeded with {up} of {} pods up; see: {}", n.desired, look(workload)),
+        );
     }
     if now.duration_since(started_at) > TIMEOUT {
-        return (RolloutPhase::Failed, format!("not complete after 10 minutes, {up} of {} pods up; see: {}", n.desired, look(workload)));
+        return (
+            RolloutPhase::Failed,
+            format!("not complete after 10 minutes, {up} of {} pods up; see: {}", n.desired, look(workload)),
+        );
     }
     if workload.on_delete {
-        return (RolloutPhase::Pending, "AwaitingPodDeletion: updateStrategy is OnDelete, pods change when they are deleted".to_owned());
+        return (
+            RolloutPhase::Pending,
+            "AwaitingPodDeletion: updateStrategy is OnDelete, pods change when they are deleted".to_owned(),
+        );
     }
     (RolloutPhase::Progressing, String::new())
 }

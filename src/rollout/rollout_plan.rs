@@ -33,8 +33,8 @@ pub struct Memory {
     pub last_restart: Option<Timestamp>,
     /// Its template when the difference was first seen.
     pub template_when_due: Option<String>,
-    /// Whether its last restart was ours and complete or under way.
-    pub stamped: bool,
+    /// Whether a stamp that stood on it in this life of the process is no longer there.
+    pub stripped: bool,
 }
 
 /// What to do.
@@ -67,7 +67,7 @@ pub fn decide(workload: &Workload, readings: &[Reading], memory: &Memory, now: T
         return Decision::Adopt;
     }
     if readings.iter().all(|r| r.baseline.as_ref() == Some(&r.content)) {
-        return if memory.stamped && !stamped { Decision::Reverted } else { Decision::Nothing };
+        return if memory.stripped && !stamped { Decision::Reverted } else { Decision::Nothing };
     }
     if stamped {
         return Decision::Record("the stamp is there already");
@@ -79,7 +79,11 @@ pub fn decide(workload: &Workload, readings: &[Reading], memory: &Memory, now: T
         return Decision::Record("someone else restarted it meanwhile");
     }
     if workload.paused {
-        return Decision::Pending(format!("paused: kubectl rollout resume deployment/{} -n {}", workload.name, workload.namespace()));
+        return Decision::Pending(format!(
+            "paused: kubectl rollout resume deployment/{} -n {}",
+            workload.name,
+            workload.namespace()
+        ));
     }
     let quiet = readings.iter().filter_map(|r| r.changed_at).max().map(|t| t + QUIET);
     let interval = memory.last_restart.map(|t| t + MIN_INTERVAL);
@@ -114,7 +118,8 @@ mod tests {
     }
 
     fn value(of: &[(&str, &str)]) -> String {
-        let contents: Vec<(String, Content)> = of.iter().map(|(b, c)| ((*b).to_owned(), Content::from_text(c))).collect();
+        let contents: Vec<(String, Content)> =
+            of.iter().map(|(b, c)| ((*b).to_owned(), Content::from_text(c))).collect();
         stamp(contents.iter().map(|(b, c)| (b.as_str(), c)))
     }
 
@@ -123,7 +128,11 @@ mod tests {
         let web = deployment(|_| ());
         let none = Memory::default();
         assert_eq!(decide(&web, &[], &none, at(100)), Decision::Nothing);
-        assert_eq!(decide(&web, &[reading("a", "1", None, 0)], &none, at(100)), Decision::Adopt, "opt-in restarts nothing");
+        assert_eq!(
+            decide(&web, &[reading("a", "1", None, 0)], &none, at(100)),
+            Decision::Adopt,
+            "opt-in restarts nothing"
+        );
         assert_eq!(decide(&web, &[reading("a", "1", Some("1"), 0)], &none, at(100)), Decision::Nothing);
         let due = [reading("a", "2", Some("1"), 0)];
         assert_eq!(decide(&web, &due, &none, at(100)), Decision::Stamp(value(&[("a", "2")])));
@@ -142,12 +151,20 @@ mod tests {
     fn a_repeated_stamp_is_a_record_and_a_stripped_one_is_not_repeated() {
         let due = [reading("a", "2", Some("1"), 0)];
         let stamped = with_stamp(&value(&[("a", "2")]));
-        assert!(matches!(decide(&stamped, &due, &Memory::default(), at(9)), Decision::Record(_)), "status was lost, not the restart");
-        let ours = Memory { stamped: true, ..Memory::default() };
+        assert!(
+            matches!(decide(&stamped, &due, &Memory::default(), at(9)), Decision::Record(_)),
+            "status was lost, not the restart"
+        );
+        let stripped = Memory { stripped: true, ..Memory::default() };
         let even = [reading("a", "2", Some("2"), 0)];
-        assert_eq!(decide(&stamped, &even, &ours, at(9)), Decision::Nothing);
-        assert_eq!(decide(&deployment(|_| ()), &even, &ours, at(9)), Decision::Reverted);
-        assert_eq!(decide(&with_stamp("old"), &even, &ours, at(9)), Decision::Reverted);
+        assert_eq!(decide(&stamped, &even, &stripped, at(9)), Decision::Nothing, "it is back");
+        assert_eq!(decide(&deployment(|_| ()), &even, &stripped, at(9)), Decision::Reverted);
+        assert_eq!(decide(&with_stamp("old"), &even, &stripped, at(9)), Decision::Reverted);
+        assert_eq!(
+            decide(&with_stamp("old"), &even, &Memory::default(), at(9)),
+            Decision::Nothing,
+            "one binding more changes the stamp, nothing else"
+        );
     }
 
     #[test]

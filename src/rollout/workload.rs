@@ -247,12 +247,20 @@ pub(crate) mod tests {
     fn the_template_hash_ignores_our_stamp_and_nothing_else() {
         let plain = deployment(|_| ());
         let stamped = deployment(|o| o["spec"]["template"]["metadata"] = json!({"annotations": {CONTENT: "x"}}));
-        let other = deployment(|o| o["spec"]["template"]["metadata"] = json!({"annotations": {"kubectl.kubernetes.io/restartedAt": "x"}}));
+        let other = deployment(|o| {
+            o["spec"]["template"]["metadata"] = json!({"annotations": {"kubectl.kubernetes.io/restartedAt": "x"}})
+        });
         assert_eq!((stamped.stamp.as_deref(), other.stamp.as_deref()), (Some("x"), None));
         assert_eq!(plain.template, deployment(|o| o["spec"]["replicas"] = json!(9)).template);
         assert_ne!(plain.template, other.template);
-        assert_ne!(plain.template, deployment(|o| o["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = json!("2")).template);
-        let both = deployment(|o| o["spec"]["template"]["metadata"] = json!({"annotations": {CONTENT: "x", "kubectl.kubernetes.io/restartedAt": "x"}}));
+        assert_ne!(
+            plain.template,
+            deployment(|o| o["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = json!("2")).template
+        );
+        let both = deployment(|o| {
+            o["spec"]["template"]["metadata"] =
+                json!({"annotations": {CONTENT: "x", "kubectl.kubernetes.io/restartedAt": "x"}})
+        });
         assert_eq!(both.template, other.template);
     }
 

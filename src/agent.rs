@@ -1,0 +1,164 @@
+//! Builds the clients, starts the tasks, owns shutdown. The only file that sees all.
+//!
+//! Tasks: *link* (join, streams), *controllers* (both, with all watches), *report* (rollouts into status), *heartbeat*.
+
+use crate::cloud::channel::{self, ChannelError};
+use crate::cloud::credentials::CredentialSource;
+use crate::cloud::inbox::Inbox;
+use crate::cloud::link::Link;
+use crate::cloud::state::LinkState;
+use crate::cluster::error::ClusterError;
+use crate::cluster::secrets::{SecretIndex, Secrets};
+use crate::cluster::status::StatusWriter;
+use crate::cluster::watch::Watches;
+use crate::cluster::workloads::Workloads;
+use crate::config::{BUILD, RunSettings};
+use crate::controller::context::{Context, Latest, Lists, Memos, Targets};
+use crate::controller::ledgers::Ledgers;
+use crate::controller::report;
+use crate::controller::triggers::{self, Wakes};
+use crate::controller::workload::{WorkloadContext, WorkloadMemos};
+use crate::crd::EnnoteSecretBinding;
+use crate::health;
+use crate::rollout::workload::Workload;
+use kube::runtime::reflector::store::Writer;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, interval, timeout};
+
+/// What running passes get after SIGTERM; then the process ends whatever they do.
+const GRACE: Duration = Duration::from_millis(3500);
+/// What is left for the status of rollouts.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Why the agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Kubernetes.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The cloud.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// Signals.
+    #[error("signals cannot be received")]
+    Signal(#[source] std::io::Error),
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A setting that can never work; everything else is waited for.
+pub async fn run(settings: RunSettings) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signal)?;
+    let namespaces = settings.namespaces();
+    tracing::info!(build = BUILD, cloud = settings.api_url.authority(), namespaces = namespaces.join(","), "starting");
+    if settings.auth_token.is_some() {
+        tracing::warn!(
+            "ENNOTE_AUTH_TOKEN works, but cannot change in a living pod: prefer a mounted file, ENNOTE_AUTH_TOKEN_FILE"
+        );
+    }
+    let channel = channel::connect(&settings.api_url, settings.tls_ca_file.as_deref(), settings.allow_plaintext)?;
+    let client = crate::cluster::connect().await?;
+
+    let inbox = Inbox::default();
+    let (state, link_state) = watch::channel(LinkState::default());
+    let (arrivals, arrived) = mpsc::channel(1024);
+    let link = Link {
+        channel,
+        authority: settings.api_url.authority(),
+        instance: settings.instance_name.clone(),
+        roots: settings.trust_roots.iter().map(|root| root.0).collect(),
+        credentials: CredentialSource {
+            token: settings.auth_token.clone(),
+            token_file: settings.auth_token_file.clone(),
+        },
+        inbox: inbox.clone(),
+        state,
+        arrivals,
+        build: BUILD,
+    };
+
+    let stores = (Writer::<EnnoteSecretBinding>::default(), Writer::<Workload>::default());
+    let (wake_workload, workload_wakes) = mpsc::unbounded_channel();
+    let (wake_report, report_wakes) = mpsc::unbounded_channel();
+    let shared = Arc::new(Context {
+        secrets: Secrets::new(client.clone()),
+        index: SecretIndex::default(),
+        status: StatusWriter::new(client.clone(), &settings.instance_name),
+        workloads: Workloads::new(client.clone()),
+        inbox,
+        link: link_state.clone(),
+        bindings: stores.0.as_reader(),
+        seen_workloads: stores.1.as_reader(),
+        ledgers: Ledgers::default(),
+        latest: Latest::default(),
+        memos: Memos::default(),
+        targets: Targets::default(),
+        lists: Lists::new(namespaces.len()),
+        wake_workload,
+        wake_report,
+        secret_prefix: settings.secret_prefix.clone(),
+        cleanup_orphans: settings.cleanup_orphans,
+        started: Instant::now(),
+    });
+    let context = Arc::new(WorkloadContext { shared: shared.clone(), memos: WorkloadMemos::default() });
+    let wakes = Wakes { arrivals: arrived, workloads: workload_wakes, link: link_state.clone() };
+    let (stop_bindings, bindings_stopped) = oneshot::channel();
+    let (stop_workloads, workloads_stopped) = oneshot::channel();
+
+    let link = tokio::spawn(link.run());
+    let reporter = tokio::spawn(report::run(shared.clone(), report_wakes));
+    let heart = tokio::spawn(heartbeat(settings.heartbeat_file.clone(), shared.clone(), link_state));
+    let watches = Watches::new(client);
+    let controllers = tokio::spawn(async move {
+        triggers::run(watches, &namespaces, stores, context, wakes, (bindings_stopped, workloads_stopped)).await;
+    });
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: running passes are finished, nothing new is begun");
+    link.abort();
+    heart.abort();
+    let _ = (stop_bindings.send(()), stop_workloads.send(()));
+    if timeout(GRACE, controllers).await.is_err() {
+        tracing::warn!("a pass did not end in time; what it had not written is done at the next start");
+    }
+    reporter.abort();
+    let _ = timeout(FLUSH, report::flush(&shared)).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Stamps the heartbeat file; ready once everything was listed and the stream was open, and from then on.
+async fn heartbeat(file: Option<PathBuf>, context: Arc<Context>, link: watch::Receiver<LinkState>) {
+    let Some(file) = file else { return };
+    let mut ready = false;
+    let mut failing = false;
+    let mut ticks = interval(Duration::from_millis(500));
+    let mut last: Option<(Instant, bool)> = None;
+    loop {
+        ticks.tick().await;
+        ready |= link.borrow().live && context.lists.all();
+        let due = last.is_none_or(|(at, said)| at.elapsed() >= health::INTERVAL || said != ready);
+        if !due {
+            continue;
+        }
+        let state = if ready { health::State::Ready } else { health::State::Starting };
+        match health::beat(&file, state) {
+            Ok(()) => failing = false,
+            Err(error) if !failing => {
+                failing = true;
+                tracing::warn!(file = %file.display(), %error, "the heartbeat cannot be written; probes will fail");
+            }
+            Err(_) => {}
+        }
+        last = Some((Instant::now(), ready));
+    }
+}

@@ -1,0 +1,435 @@
+//! Standing wants, and what has arrived for them, still sealed.
+//!
+//! One entry a binding. A want is the subscription, the acknowledgement and the resume cursor in one: whatever stream is
+//! newest, its asks declare the wants as they stand here. Locks are held for a map access, never across an await.
+
+use crate::crypto::envelope::{self, Expected, Facts, Opened, Refusal};
+use crate::crypto::session_keys::SessionKey;
+use crate::crypto::signed::VerifyingKeys;
+use crate::domain::reason::Reason;
+use crate::identity::access_token::Identity;
+use crate::wire;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// At most this many wants in one ask (PROTOCOL.md).
+const WANTS_PER_ASK: usize = 500;
+
+/// Which binding wants which secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Namespace of the binding.
+    pub namespace: String,
+    /// Name of the binding.
+    pub binding: String,
+    /// Its uid.
+    pub binding_uid: String,
+    /// Empty: the agent's own workspace.
+    pub workspace: String,
+    /// Name of the secret.
+    pub secret: String,
+}
+
+/// What the cloud answered to a want.
+pub struct Arrival {
+    /// When the want was declared, in the cloud's time (Unix milliseconds), if that is known.
+    pub wanted_at_ms: Option<i64>,
+    answer: Answer,
+    _room: Room,
+}
+
+enum Answer {
+    Sealed { sealed: Box<wire::Sealed>, key: Option<SessionKey>, expected: Box<Expected>, listed: Arc<VerifyingKeys> },
+    Gone { signed: wire::Signed, expected: Box<Expected>, listed: Arc<VerifyingKeys> },
+    Denied(Denial),
+}
+
+/// An arrival, opened.
+pub enum Word {
+    /// A version of the secret.
+    Payload(Opened, Expected),
+    /// The secret was deleted at this version.
+    Gone(Facts, Expected),
+    /// The cloud will not or cannot answer; unsigned.
+    Denied(Denial),
+}
+
+/// Why there is no payload. Unsigned: sets a condition, never touches a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// What to grant, in the cloud's words.
+    NoGrant(String),
+    /// There is no secret of that name yet.
+    NoSecret,
+    /// The pinned version does not exist.
+    NoVersion,
+}
+
+impl From<wire::Denied> for Denial {
+    fn from(denied: wire::Denied) -> Self {
+        match denied.reason() {
+            wire::denied::Reason::NoSecret => Self::NoSecret,
+            wire::denied::Reason::NoVersion => Self::NoVersion,
+            wire::denied::Reason::NoGrant | wire::denied::Reason::Unspecified => Self::NoGrant(denied.grant),
+        }
+    }
+}
+
+impl Arrival {
+    /// Opens what arrived. Plaintext begins here; call it inside `hardening::scrubbed`.
+    ///
+    /// # Errors
+    /// [`Refusal`]; the session key is spent all the same.
+    pub fn open(self) -> Result<Word, Refusal> {
+        match self.answer {
+            Answer::Denied(denial) => Ok(Word::Denied(denial)),
+            Answer::Gone { signed, expected, listed } => {
+                Ok(Word::Gone(envelope::gone(&signed, &expected, &listed)?, *expected))
+            }
+            Answer::Sealed { sealed, key, expected, listed } => {
+                let key = key.ok_or(Refusal(Reason::WrongRecipient))?;
+                Ok(Word::Payload(envelope::open(*sealed, key, &expected, &listed)?, *expected))
+            }
+        }
+    }
+}
+
+/// Counts deliveries that a binding has not finished with: while it lives, its key's place in the window is taken.
+struct Room {
+    in_use: Arc<AtomicUsize>,
+    freed: Arc<Notify>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.in_use.fetch_sub(1, Ordering::Relaxed);
+        self.freed.notify_one();
+    }
+}
+
+struct Want {
+    id: u64,
+    wanted: Wanted,
+    known: u64,
+    /// Stream and known_version of the last declaration that stands; `None` when it must be declared (again).
+    declared: Option<(u64, u64)>,
+    resting: bool,
+    wanted_at_ms: Option<i64>,
+}
+
+#[derive(Default)]
+struct Table {
+    next_id: u64,
+    wants: HashMap<String, Want>,
+    by_id: HashMap<u64, String>,
+    unwants: Vec<u64>,
+    arrivals: BTreeMap<String, (u64, Arrival)>,
+    /// The stream that asks; deliveries of an older one are still taken.
+    stream: u64,
+}
+
+/// Shared by the controllers and the stream.
+#[derive(Clone, Default)]
+pub struct Inbox {
+    table: Arc<Mutex<Table>>,
+    changed: Arc<Notify>,
+    in_use: Arc<AtomicUsize>,
+}
+
+impl Inbox {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Declares a want, or raises what is known. `again` asks anew after a delivery that was not taken.
+    pub fn want(&self, wanted: &Wanted, known: u64, again: bool) {
+        let mut table = self.table();
+        let uid = wanted.binding_uid.clone();
+        let same = table.wants.get_mut(&uid).filter(|w| w.wanted == *wanted);
+        if let Some(want) = same {
+            if want.known == known && !(want.resting && again) {
+                return;
+            }
+            want.known = known;
+            want.declared = None;
+        } else {
+            drop_want(&mut table, &uid);
+            table.next_id += 1;
+            let id = table.next_id;
+            table.by_id.insert(id, uid.clone());
+            table.wants.insert(
+                uid,
+                Want { id, wanted: wanted.clone(), known, declared: None, resting: false, wanted_at_ms: None },
+            );
+        }
+        drop(table);
+        self.changed.notify_one();
+    }
+
+    /// Wants no more.
+    pub fn unwant(&self, binding_uid: &str) {
+        if drop_want(&mut self.table(), binding_uid) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Whether a want stands that the cloud has not answered.
+    pub fn waits(&self, binding_uid: &str) -> bool {
+        self.table().wants.get(binding_uid).is_some_and(|w| !w.resting)
+    }
+
+    /// Whether something has arrived that nobody has taken.
+    pub fn arrived_for(&self, binding_uid: &str) -> bool {
+        self.table().arrivals.contains_key(binding_uid)
+    }
+
+    /// Takes what has arrived for a binding.
+    pub fn take(&self, binding_uid: &str) -> Option<Arrival> {
+        self.table().arrivals.remove(binding_uid).map(|(_, arrival)| arrival)
+    }
+
+    /// Wakes the stream's task when there is something to ask.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Keys that are out with bindings.
+    pub fn in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// From now on this stream declares the wants, all of them anew.
+    pub fn begin(&self, stream: u64) {
+        let mut table = self.table();
+        table.stream = stream;
+        table.unwants.clear();
+        drop(table);
+        self.changed.notify_one();
+    }
+
+    /// A stream ended: what it delivered and nobody took is dropped and wiped with it.
+    pub fn end(&self, stream: u64) {
+        let dropped: Vec<(u64, Arrival)> = {
+            let mut table = self.table();
+            let keys: Vec<String> =
+                table.arrivals.iter().filter(|(_, (of, _))| *of == stream).map(|(k, _)| k.clone()).collect();
+            keys.iter().filter_map(|k| table.arrivals.remove(k)).collect()
+        };
+        drop(dropped);
+    }
+
+    /// The wants that this stream has not declared yet, at most one frame of them, and what to take back.
+    pub fn next_ask(&self, stream: u64, server_now_ms: Option<i64>) -> (Vec<wire::Want>, Vec<u64>) {
+        let mut table = self.table();
+        if table.stream != stream {
+            return (vec![], vec![]);
+        }
+        let unwants = std::mem::take(&mut table.unwants);
+        let due = |w: &&mut Want| w.declared != Some((stream, w.known));
+        let wants = table.wants.values_mut().filter(due).take(WANTS_PER_ASK).map(|want| {
+            if want.resting || want.wanted_at_ms.is_none() {
+                want.wanted_at_ms = server_now_ms;
+            }
+            want.declared = Some((stream, want.known));
+            want.resting = false;
+            wire::Want {
+                id: want.id,
+                namespace: want.wanted.namespace.clone(),
+                binding: want.wanted.binding.clone(),
+                binding_uid: want.wanted.binding_uid.clone(),
+                workspace: want.wanted.workspace.clone(),
+                secret: want.wanted.secret.clone(),
+                pin: 0,
+                known_version: want.known,
+            }
+        });
+        (wants.collect(), unwants)
+    }
+
+    /// Files an answer; gives namespace and name of its binding. `None` for an id that is not wanted (any more).
+    pub fn arrived(
+        &self,
+        stream: u64,
+        nonce: &[u8],
+        have: wire::Have,
+        key: Option<SessionKey>,
+        identity: &Identity,
+        listed: &Arc<VerifyingKeys>,
+    ) -> Option<(String, String)> {
+        let mut table = self.table();
+        let uid = table.by_id.get(&have.id)?.clone();
+        let want = table.wants.get_mut(&uid)?;
+        let workspace = &want.wanted.workspace;
+        let expected = || {
+            Box::new(Expected {
+                agent_id: identity.agent_id.clone(),
+                epoch: identity.epoch,
+                stream_nonce: nonce.to_vec(),
+                want_id: have.id,
+                namespace: want.wanted.namespace.clone(),
+                binding: want.wanted.binding.clone(),
+                binding_uid: want.wanted.binding_uid.clone(),
+                organization: identity.organization.clone(),
+                workspace: if workspace.is_empty() { identity.workspace.clone() } else { workspace.clone() },
+                secret: want.wanted.secret.clone(),
+            })
+        };
+        let answer = match have.answer? {
+            wire::have::Answer::Sealed(sealed) => {
+                Answer::Sealed { sealed: Box::new(sealed), key, expected: expected(), listed: listed.clone() }
+            }
+            wire::have::Answer::Gone(signed) => Answer::Gone { signed, expected: expected(), listed: listed.clone() },
+            wire::have::Answer::Denied(denied) => Answer::Denied(denied.into()),
+        };
+        // A denied want stays standing.
+        want.resting = !matches!(answer, Answer::Denied(_));
+        let place = (want.wanted.namespace.clone(), want.wanted.binding.clone());
+        self.in_use.fetch_add(1, Ordering::Relaxed);
+        let room = Room { in_use: self.in_use.clone(), freed: self.changed.clone() };
+        let arrival = Arrival { wanted_at_ms: want.wanted_at_ms, answer, _room: room };
+        let replaced = table.arrivals.insert(uid, (stream, arrival));
+        drop(table);
+        drop(replaced);
+        Some(place)
+    }
+}
+
+fn drop_want(table: &mut Table, uid: &str) -> bool {
+    let Some(old) = table.wants.remove(uid) else { return false };
+    table.by_id.remove(&old.id);
+    table.arrivals.remove(uid);
+    if old.declared.is_some_and(|(stream, _)| stream == table.stream) {
+        table.unwants.push(old.id);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(uid: &str, secret: &str) -> Wanted {
+        Wanted {
+            namespace: "n".into(),
+            binding: format!("b-{uid}"),
+            binding_uid: uid.into(),
+            workspace: String::new(),
+            secret: secret.into(),
+        }
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            agent_id: "a".into(),
+            organization: "o".into(),
+            workspace: "w".into(),
+            epoch: 1,
+            access_token: zeroize::Zeroizing::new(vec![]),
+            lives: std::time::Duration::from_secs(900),
+            server_time_ms: 0,
+        }
+    }
+
+    fn denied(id: u64) -> wire::Have {
+        let denied = wire::Denied { reason: wire::denied::Reason::NoSecret as i32, grant: String::new() };
+        wire::Have { id, answer: Some(wire::have::Answer::Denied(denied)) }
+    }
+
+    fn sealed(id: u64) -> wire::Have {
+        wire::Have { id, answer: Some(wire::have::Answer::Sealed(wire::Sealed::default())) }
+    }
+
+    fn deliver(inbox: &Inbox, stream: u64, have: wire::Have) -> Option<(String, String)> {
+        inbox.arrived(stream, &[], have, None, &identity(), &Arc::default())
+    }
+
+    fn asked(inbox: &Inbox, stream: u64) -> (Vec<(u64, u64)>, Vec<u64>) {
+        let (wants, unwants) = inbox.next_ask(stream, Some(5));
+        (wants.iter().map(|w| (w.id, w.known_version)).collect(), unwants)
+    }
+
+    #[test]
+    fn a_want_is_declared_once_a_stream_and_again_when_it_is_raised() {
+        let inbox = Inbox::default();
+        inbox.begin(1);
+        inbox.want(&wanted("u", "s"), 0, false);
+        assert_eq!(asked(&inbox, 1), (vec![(1, 0)], vec![]));
+        inbox.want(&wanted("u", "s"), 0, false);
+        assert_eq!(asked(&inbox, 1), (vec![], vec![]), "it stands");
+        inbox.want(&wanted("u", "s"), 3, false);
+        assert_eq!(asked(&inbox, 1), (vec![(1, 3)], vec![]));
+        inbox.begin(2);
+        assert_eq!(asked(&inbox, 1), (vec![], vec![]), "the older stream asks no more");
+        assert_eq!(asked(&inbox, 2), (vec![(1, 3)], vec![]), "declared afresh");
+    }
+
+    #[test]
+    fn another_source_is_another_id_and_ids_are_never_reused() {
+        let inbox = Inbox::default();
+        inbox.begin(1);
+        inbox.want(&wanted("u", "s"), 0, false);
+        asked(&inbox, 1);
+        inbox.want(&wanted("u", "t"), 0, false);
+        assert_eq!(asked(&inbox, 1), (vec![(2, 0)], vec![1]));
+        inbox.unwant("u");
+        inbox.want(&wanted("u", "s"), 0, false);
+        assert_eq!(asked(&inbox, 1), (vec![(3, 0)], vec![2]));
+        assert_eq!(deliver(&inbox, 1, sealed(2)), None, "nobody waits for that any more");
+    }
+
+    #[test]
+    fn after_a_delivery_the_want_rests_until_it_is_sent_again() {
+        let inbox = Inbox::default();
+        inbox.begin(1);
+        inbox.want(&wanted("u", "s"), 4, false);
+        asked(&inbox, 1);
+        assert_eq!(deliver(&inbox, 1, sealed(1)), Some(("n".into(), "b-u".into())));
+        assert!(!inbox.waits("u"));
+        let arrival = inbox.take("u").unwrap();
+        assert_eq!((inbox.in_use(), arrival.wanted_at_ms), (1, Some(5)));
+        assert!(inbox.take("u").is_none());
+        assert_eq!(arrival.open().err(), Some(Refusal(Reason::WrongRecipient)), "no key, no payload");
+        assert_eq!(inbox.in_use(), 0);
+        inbox.want(&wanted("u", "s"), 4, false);
+        assert_eq!(asked(&inbox, 1).0, vec![], "unchanged and not asked again");
+        inbox.want(&wanted("u", "s"), 4, true);
+        assert_eq!(asked(&inbox, 1).0, vec![(1, 4)]);
+    }
+
+    #[test]
+    fn a_denied_want_stays_standing() {
+        let inbox = Inbox::default();
+        inbox.begin(1);
+        inbox.want(&wanted("u", "s"), 0, false);
+        asked(&inbox, 1);
+        deliver(&inbox, 1, denied(1));
+        assert!(inbox.waits("u"));
+        assert!(matches!(inbox.take("u").unwrap().open(), Ok(Word::Denied(Denial::NoSecret))));
+        assert!(deliver(&inbox, 1, sealed(1)).is_some());
+    }
+
+    #[test]
+    fn what_a_stream_delivered_is_wiped_with_it() {
+        let inbox = Inbox::default();
+        inbox.begin(1);
+        inbox.want(&wanted("u", "s"), 0, false);
+        inbox.want(&wanted("v", "s"), 0, false);
+        asked(&inbox, 1);
+        deliver(&inbox, 1, sealed(1));
+        inbox.end(1);
+        assert!(inbox.take("u").is_none() && inbox.in_use() == 0);
+        inbox.begin(2);
+        assert_eq!(asked(&inbox, 2).0.len(), 2, "and asked for again");
+    }
+
+    #[test]
+    fn a_frame_holds_at_most_500_wants() {
+        let inbox = Inbox::default();
+        inbox.begin(1);
+        (0..1201).for_each(|i| inbox.want(&wanted(&format!("u{i}"), "s"), 0, false));
+        let frames: Vec<usize> = (0..4).map(|_| asked(&inbox, 1).0.len()).collect();
+        assert_eq!(frames, [500, 500, 201, 0]);
+    }
+}

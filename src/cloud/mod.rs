@@ -1,0 +1,13 @@
+//! Purpose: ask the cloud and hear it; the only user of tonic.
+//!
+//! Guarantees: TLS 1.3 only; what arrives stays sealed until a binding takes it; one place holds the identity, and everyone
+//! reads it from one watch. Runs in one task, `link::run`. May import: `crypto`, `domain`, `identity`, `wire`, `config`.
+//! Never `cluster`.
+
+pub mod channel;
+pub mod credentials;
+pub mod inbox;
+pub mod link;
+pub mod retry;
+pub mod state;
+pub mod stream;

@@ -1,0 +1,390 @@
+//! One stream: open, declare, receive, renew, until it ends.
+//!
+//! Guarantees: session keys are made for this stream and wiped with it; every beat is verified before it counts; a frame for
+//! nobody is dropped and wiped. Runs in the link's task.
+
+use crate::cloud::inbox::Inbox;
+use crate::cloud::state::LinkState;
+use crate::crypto::envelope::claimed_key;
+use crate::crypto::session_keys::SessionKeys;
+use crate::crypto::signed::{Label, VerifyingKeys, hash};
+use crate::identity::access_token::{Identity, renew_after};
+use crate::identity::join::{Credentials, Join, JoinError, Proved};
+use crate::identity::signing_key::AgentKey;
+use crate::identity::trust::{Keyset, Trust};
+use crate::wire::{self, AgentFrame, CloudFrame, agent_frame, cloud_frame, sync_service_client::SyncServiceClient};
+use prost::Message;
+use rand_core::{CryptoRng, UnwrapErr};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+/// An ask at least this often: 20 s by PROTOCOL.md, with room for a slow network.
+const ASK_EVERY: Duration = Duration::from_secs(15);
+/// No frame for this long: the stream is dead.
+const DEAD: Duration = Duration::from_secs(45);
+/// A stream ends by our own clock after this long, whatever the cloud does.
+const MAX_AGE: Duration = Duration::from_secs(40 * 60);
+/// An ask that a beat acknowledges counts as fresh for this long.
+const FRESH: Duration = Duration::from_secs(60);
+/// Answers to open and to frames that must be taken.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A Have frame (PROTOCOL.md, "Bytes"), and some room for the frame around it.
+const MAX_FRAME: usize = 1024 * 1024 + 16 * 1024 + 1024;
+
+/// How a stream ended.
+#[derive(Debug)]
+pub enum End {
+    /// By the cloud.
+    Status(Box<Status>),
+    /// No frame in time, or a frame that could not be sent.
+    Dead,
+    /// The cloud's signed count says that a delivery was kept from us.
+    Withheld,
+    /// A frame that does not belong here.
+    Protocol(&'static str),
+    /// A renewal was refused on our side.
+    Renewal(JoinError),
+    /// A newer stream took over, or it was old enough.
+    Done,
+}
+
+/// What the link needs to know while a stream lives.
+pub enum Happened {
+    /// The first full beat has come: everything is declared and heard.
+    Ready,
+    /// The cloud wants the stream to end.
+    Draining,
+    /// The access token was renewed.
+    Renewed(Box<Identity>, Box<Keyset>),
+}
+
+/// What all streams of a link share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Key of this life.
+    pub key: Arc<AgentKey>,
+    /// Pins and the newest keyset version.
+    pub trust: Arc<Mutex<Trust>>,
+    /// Wants and arrivals.
+    pub inbox: Inbox,
+    /// For everyone to read.
+    pub state: watch::Sender<LinkState>,
+    /// Namespace and name of a binding that something arrived for.
+    pub arrivals: mpsc::Sender<(String, String)>,
+    /// From streams to the link.
+    pub happened: mpsc::Sender<(u64, Happened)>,
+    /// As in the hello.
+    pub build: &'static str,
+}
+
+/// The random numbers of the operating system.
+pub fn rng() -> UnwrapErr<getrandom::SysRng> {
+    UnwrapErr(getrandom::SysRng)
+}
+
+/// Uniform in 0..=1, for jitter.
+pub fn spread() -> f64 {
+    let mut bytes = [0; 4];
+    rand_core::Rng::fill_bytes(&mut rng(), &mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+/// Runs a stream to its end.
+pub async fn run(
+    number: u64,
+    channel: Channel,
+    shared: Shared,
+    identity: Identity,
+    keyset: Keyset,
+    credentials: impl Fn() -> Credentials,
+    replaced: oneshot::Receiver<()>,
+) -> End {
+    let (frames, outgoing) = mpsc::channel(64);
+    let mut client = SyncServiceClient::new(channel).max_decoding_message_size(MAX_FRAME);
+    let call = client.sync(ReceiverStream::new(outgoing));
+    let incoming = match timeout(PATIENCE, call).await {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => return End::Status(Box::new(status)),
+        Err(_) => return End::Dead,
+    };
+    let now = Instant::now();
+    let stream = Stream {
+        number,
+        listed: Arc::new(keyset.payload.clone()),
+        renew_at: now + renew_after(identity.lives, spread()),
+        shared,
+        identity,
+        keyset,
+        frames,
+        nonce: vec![],
+        keys: SessionKeys::default(),
+        seq: 0,
+        asks: VecDeque::new(),
+        ask_at: now,
+        received: 0,
+        declared_by: None,
+        draining: false,
+        renewal: Renewal::None,
+    };
+    match stream.serve(incoming, credentials, replaced).await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    }
+}
+
+enum Renewal {
+    None,
+    Begun(Join),
+    Proved(Proved),
+}
+
+struct Stream {
+    number: u64,
+    shared: Shared,
+    identity: Identity,
+    keyset: Keyset,
+    listed: Arc<VerifyingKeys>,
+    frames: mpsc::Sender<AgentFrame>,
+    nonce: Vec<u8>,
+    keys: SessionKeys,
+    seq: u64,
+    /// Asks that no beat has acknowledged, with the time they were sent.
+    asks: VecDeque<(u64, Instant)>,
+    ask_at: Instant,
+    received: u64,
+    /// The ask that completed the first declaration, until a beat has acknowledged it.
+    declared_by: Option<u64>,
+    draining: bool,
+    renew_at: Instant,
+    renewal: Renewal,
+}
+
+impl Stream {
+    async fn serve(
+        mut self,
+        mut incoming: Streaming<CloudFrame>,
+        credentials: impl Fn() -> Credentials,
+        mut replaced: oneshot::Receiver<()>,
+    ) -> Result<std::convert::Infallible, End> {
+        self.open(&mut incoming).await?;
+        let old = Instant::now() + MAX_AGE;
+        let mut dead = Instant::now() + DEAD;
+        loop {
+            tokio::select! {
+                frame = incoming.message() => {
+                    let frame = frame.map_err(|s| End::Status(Box::new(s)))?;
+                    let frame = frame.and_then(|f| f.frame).ok_or(End::Protocol("the cloud closed the stream without a status"))?;
+                    dead = Instant::now() + DEAD;
+                    self.frame(frame, &credentials).await?;
+                }
+                () = self.shared.inbox.changed(), if !self.draining => self.ask(false).await?,
+                () = sleep_until(self.ask_at) => self.ask(true).await?,
+                () = sleep_until(self.renew_at), if matches!(self.renewal, Renewal::None) => self.renew().await?,
+                () = sleep_until(dead) => return Err(End::Dead),
+                () = sleep_until(old) => return Err(End::Done),
+                _ = &mut replaced => return Err(End::Done),
+            }
+        }
+    }
+
+    async fn open(&mut self, incoming: &mut Streaming<CloudFrame>) -> Result<(), End> {
+        let first = timeout(PATIENCE, incoming.message()).await.map_err(|_| End::Dead)?;
+        let first = first.map_err(|s| End::Status(Box::new(s)))?.and_then(|f| f.frame);
+        let Some(cloud_frame::Frame::Greet(greet)) = first else {
+            return Err(End::Protocol("the first frame was no Greet"));
+        };
+        if greet.stream_nonce.len() != 32 {
+            return Err(End::Protocol("a stream nonce is 32 bytes"));
+        }
+        self.nonce = greet.stream_nonce;
+        let open = wire::Open {
+            stream_nonce: self.nonce.clone(),
+            agent_id: self.identity.agent_id.clone(),
+            epoch: self.identity.epoch,
+            access_token_hash: hash(&self.identity.access_token).to_vec(),
+            suite: wire::Suite::A as i32,
+        };
+        let open = self.shared.key.sign(Label::Open, open.encode_to_vec());
+        let access_token = self.identity.access_token.to_vec();
+        self.send(agent_frame::Frame::Open(wire::OpenFrame { open: Some(open), access_token })).await?;
+        self.shared.inbox.begin(self.number);
+        self.ask(true).await?;
+        self.declared_by = Some(self.seq);
+        Ok(())
+    }
+
+    async fn send(&self, frame: agent_frame::Frame) -> Result<(), End> {
+        let sent = timeout(PATIENCE, self.frames.send(AgentFrame { frame: Some(frame) })).await;
+        // A closed channel means that the call has ended; its status comes with the next message.
+        sent.map_err(|_| End::Dead).map(drop)
+    }
+
+    /// Sends what there is to ask, in as many frames as it takes; `even_if_empty` shows that we live.
+    async fn ask(&mut self, even_if_empty: bool) -> Result<(), End> {
+        let mut must = even_if_empty;
+        loop {
+            let server_now = self.shared.state.borrow().server_now_ms(Instant::now());
+            let (wants, unwants) = self.shared.inbox.next_ask(self.number, server_now);
+            let keys = if self.draining { vec![] } else { self.keys.refill(self.shared.inbox.in_use(), &mut rng()) };
+            if !must && wants.is_empty() && unwants.is_empty() && keys.is_empty() {
+                return Ok(());
+            }
+            must = false;
+            self.seq += 1;
+            let ask =
+                wire::Ask { stream_nonce: self.nonce.clone(), seq: self.seq, keys, wants, unwants, reports: vec![] };
+            let signed = self.shared.key.sign(Label::Ask, ask.encode_to_vec());
+            self.send(agent_frame::Frame::Ask(signed)).await?;
+            self.asks.push_back((self.seq, Instant::now()));
+            self.ask_at = Instant::now() + ASK_EVERY;
+        }
+    }
+
+    async fn frame(&mut self, frame: cloud_frame::Frame, credentials: &impl Fn() -> Credentials) -> Result<(), End> {
+        match frame {
+            cloud_frame::Frame::Have(have) => self.have(have).await,
+            cloud_frame::Frame::Beat(signed) => self.beat(&signed).await,
+            cloud_frame::Frame::Drain(_) => {
+                self.draining = true;
+                self.tell(Happened::Draining).await
+            }
+            cloud_frame::Frame::Begin(answer) => self.prove(&answer, credentials).await,
+            cloud_frame::Frame::Finish(answer) => self.renewed(&answer).await,
+            cloud_frame::Frame::Greet(_) => Err(End::Protocol("a second Greet")),
+        }
+    }
+
+    async fn have(&mut self, have: wire::Have) -> Result<(), End> {
+        self.received += 1;
+        let key = match &have.answer {
+            Some(wire::have::Answer::Sealed(sealed)) => claimed_key(sealed).and_then(|index| self.keys.take(index)),
+            _ => None,
+        };
+        let (nonce, identity, listed) = (&self.nonce, &self.identity, &self.listed);
+        match self.shared.inbox.arrived(self.number, nonce, have, key, identity, listed) {
+            Some(place) => drop(self.shared.arrivals.send(place).await),
+            None => tracing::debug!("a delivery for a want that is no more was dropped"),
+        }
+        Ok(())
+    }
+
+    async fn beat(&mut self, signed: &wire::Signed) -> Result<(), End> {
+        let body = self
+            .keyset
+            .join
+            .body(Label::Beat, signed)
+            .map_err(|_| End::Protocol("a beat that the cloud did not sign"))?;
+        let beat = wire::Beat::decode(body).map_err(|_| End::Protocol("a beat that does not decode"))?;
+        if beat.stream_nonce != self.nonce || beat.seq > self.seq {
+            return Err(End::Protocol("a beat of another stream"));
+        }
+        if beat.haves > self.received {
+            return Err(End::Withheld);
+        }
+        let now = Instant::now();
+        let acknowledged = self.asks.iter().rev().find(|(seq, _)| *seq <= beat.seq).map(|(_, sent)| *sent);
+        self.asks.retain(|(seq, _)| *seq >= beat.seq);
+        let fresh = beat.haves == self.received && acknowledged.is_some_and(|sent| now.duration_since(sent) < FRESH);
+        let full = self.declared_by.is_some_and(|seq| beat.seq >= seq);
+        self.shared.state.send_modify(|state| {
+            state.server_time = Some((beat.server_time_ms, now));
+            if fresh {
+                state.fresh_at = Some(now);
+            }
+        });
+        if full {
+            self.declared_by = None;
+            self.tell(Happened::Ready).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, what: Happened) -> Result<(), End> {
+        self.shared.happened.send((self.number, what)).await.map_err(|_| End::Done)
+    }
+
+    /// Renewal is a join over the frames of the stream, with the same key: it keeps the epoch.
+    async fn renew(&mut self) -> Result<(), End> {
+        let join = Join::begin(&self.shared.key, self.shared.build, &mut rng());
+        let request = join.request();
+        self.renewal = Renewal::Begun(join);
+        self.send(agent_frame::Frame::Begin(request)).await
+    }
+
+    async fn prove(&mut self, answer: &wire::BeginResponse, credentials: &impl Fn() -> Credentials) -> Result<(), End> {
+        let Renewal::Begun(join) = std::mem::replace(&mut self.renewal, Renewal::None) else {
+            return Err(End::Protocol("an answer to a renewal that was not begun"));
+        };
+        let (proved, finish) = {
+            let mut trust = self.shared.trust.lock().unwrap_or_else(PoisonError::into_inner);
+            join.prove(answer, &mut trust, &self.shared.key, &credentials(), &mut rng()).map_err(End::Renewal)?
+        };
+        self.renewal = Renewal::Proved(proved);
+        self.send(agent_frame::Frame::Finish(finish)).await
+    }
+
+    async fn renewed(&mut self, answer: &wire::FinishResponse) -> Result<(), End> {
+        let Renewal::Proved(proved) = std::mem::replace(&mut self.renewal, Renewal::None) else {
+            return Err(End::Protocol("the end of a renewal that was not begun"));
+        };
+        let (identity, keyset) = proved.finish(answer).map_err(End::Renewal)?;
+        if identity.agent_id != self.identity.agent_id || identity.epoch != self.identity.epoch {
+            return Err(End::Protocol("a renewal that made another agent of us"));
+        }
+        tracing::debug!(lives_s = identity.lives.as_secs(), "the access token was renewed");
+        self.renew_at = Instant::now() + renew_after(identity.lives, spread());
+        self.listed = Arc::new(keyset.payload.clone());
+        self.identity = identity.clone();
+        self.keyset = keyset.clone();
+        self.tell(Happened::Renewed(Box::new(identity), Box::new(keyset))).await
+    }
+}
+
+/// Joins by the two unary calls.
+///
+/// # Errors
+/// A status of the cloud, or a refusal on our side.
+pub async fn join(
+    channel: Channel,
+    key: &AgentKey,
+    trust: &Mutex<Trust>,
+    credentials: &Credentials,
+    build: &str,
+    rng: &mut impl CryptoRng,
+) -> Result<(Identity, Keyset), JoinFailure> {
+    let mut client = wire::identity_service_client::IdentityServiceClient::new(channel);
+    let join = Join::begin(key, build, rng);
+    let answer = within(client.begin(join.request())).await?;
+    let (proved, finish) = {
+        let mut trust = trust.lock().unwrap_or_else(PoisonError::into_inner);
+        join.prove(&answer, &mut trust, key, credentials, rng)?
+    };
+    let answer = within(client.finish(finish)).await?;
+    Ok(proved.finish(&answer)?)
+}
+
+async fn within<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, JoinFailure> {
+    match timeout(PATIENCE, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(JoinFailure::Status(Box::new(status))),
+        Err(_) => Err(JoinFailure::Status(Box::new(Status::deadline_exceeded("no answer in time")))),
+    }
+}
+
+/// Why a join did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinFailure {
+    /// The cloud said no, or nothing.
+    #[error("the cloud answered {}", .0.code())]
+    Status(Box<Status>),
+    /// We did.
+    #[error(transparent)]
+    Refused(#[from] JoinError),
+}

@@ -1,0 +1,136 @@
+//! What an API server's refusal means to a binding. Texts carry codes and reasons, never a message of the server's about a
+//! Secret: such messages may quote values.
+
+use crate::domain::reason::{Problem, Reason};
+use kube::core::Status;
+
+/// A call that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// No configuration.
+    #[error("no cluster to talk to: set KUBECONFIG, or run in a pod with a ServiceAccount")]
+    Configure(#[source] Box<kube::config::InferConfigError>),
+    /// No client.
+    #[error("the client for the API server could not be built")]
+    Connect(#[source] Box<kube::Error>),
+    /// The server answered with a refusal.
+    #[error("the API server answered {code} {reason}")]
+    Refused {
+        /// HTTP status.
+        code: u16,
+        /// `reason` of the Status, as in `AlreadyExists`.
+        reason: String,
+        /// A `details.causes[].reason` of the Status.
+        cause: Option<String>,
+    },
+    /// No answer in time.
+    #[error("the API server did not answer within {} s", super::DEADLINE.as_secs())]
+    TimedOut,
+    /// The connection failed.
+    #[error("the API server cannot be reached")]
+    Unreachable(#[source] Box<kube::Error>),
+    /// An answer that cannot be read.
+    #[error("an answer of the API server cannot be read")]
+    Unreadable,
+}
+
+impl ClusterError {
+    /// From a Status body; anything else gives the code alone.
+    pub(super) fn refused(code: u16, body: &[u8]) -> Self {
+        let status = serde_json::from_slice::<Status>(body).unwrap_or_default();
+        from_status(&Status { code, ..status })
+    }
+
+    /// HTTP status of a refusal.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether what was observed is out of date: observe again and decide anew.
+    pub fn is_stale(&self) -> bool {
+        matches!(self.code(), Some(404 | 409))
+    }
+
+    /// As a problem of a binding. `what` is the act, as in `create secrets`.
+    pub fn problem(&self, what: &str, namespace: &str) -> Problem {
+        match self {
+            Self::Refused { cause: Some(cause), .. } if cause == "NamespaceTerminating" => {
+                Problem::new(Reason::NamespaceTerminating, format!("namespace {namespace} is being deleted"))
+            }
+            Self::Refused { code: 403, .. } => Problem::new(
+                Reason::Forbidden,
+                format!(
+                    "the API server refused to {what} in {namespace}; the chart's Role grants it: \
+                     helm upgrade with watchNamespaces including {namespace}, or ask who runs the admission policy"
+                ),
+            ),
+            Self::Refused { code: 422, reason, .. } | Self::Refused { code: 400, reason, .. } => Problem::new(
+                Reason::Forbidden,
+                format!(
+                    "the API server refused to {what} in {namespace} as {reason}: is the Secret immutable, or its type another one?"
+                ),
+            ),
+            Self::Refused { code: 413, .. } => Problem::new(
+                Reason::BadMapping,
+                "the Secret is larger than the API server takes; pick fewer keys with spec.data",
+            ),
+            other => Problem::new(
+                Reason::ClusterError,
+                format!("could not {what} in {namespace}: {other}; the agent tries again"),
+            ),
+        }
+    }
+}
+
+impl From<kube::Error> for ClusterError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => from_status(&status),
+            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::Unreadable,
+            other => Self::Unreachable(Box::new(other)),
+        }
+    }
+}
+
+fn from_status(status: &Status) -> ClusterError {
+    let causes = status.details.iter().flat_map(|d| &d.causes);
+    let cause = causes.map(|c| c.reason.clone()).find(|reason| !reason.is_empty());
+    ClusterError::Refused { code: status.code, reason: status.reason.clone(), cause }
+}
+
+/// An error with its sources, for one log line.
+pub struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(error) = next {
+            write!(f, ": {error}")?;
+            next = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_become_reasons_and_never_quote_the_server() {
+        let body = br#"{"kind":"Status","reason":"Forbidden","message":"canary","details":{"causes":[{"reason":"NamespaceTerminating"}]}}"#;
+        let problem = |code, body: &[u8]| ClusterError::refused(code, body).problem("create secrets", "shop");
+        assert_eq!(problem(403, body).reason, Reason::NamespaceTerminating);
+        assert_eq!(problem(403, br#"{"reason":"Forbidden","message":"canary"}"#).reason, Reason::Forbidden);
+        assert_eq!(problem(422, br#"{"reason":"Invalid","message":"canary"}"#).reason, Reason::Forbidden);
+        assert_eq!(problem(500, b"canary").reason, Reason::ClusterError);
+        for code in [403, 422, 500] {
+            assert!(!problem(code, br#"{"reason":"X","message":"canary"}"#).message.contains("canary"));
+        }
+        assert!(ClusterError::refused(409, b"").is_stale() && !ClusterError::refused(403, b"").is_stale());
+    }
+}

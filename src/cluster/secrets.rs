@@ -1,0 +1,229 @@
+//! Secrets: observed as metadata, created by POST, changed by merge patch. The only writer of Secrets.
+//!
+//! Guarantees: the first write cannot overwrite; later ones carry uid and resourceVersion; no answer echoes a value.
+
+use crate::cluster::error::ClusterError;
+use crate::cluster::{DEADLINE, body};
+use crate::domain::content::Fingerprints;
+use crate::domain::observed::{
+    BINDING, BINDING_ID, Existing, FIELD_MANAGER, FINGERPRINTS, MANAGED_BY, Observed, Owner,
+};
+use crate::domain::sync_plan::{Draft, Step};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
+use kube::api::{Api, PartialObjectMeta};
+use kube::client::Body;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const AS_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
+/// What the watches and our own writes have told of the Secrets in the watched namespaces.
+#[derive(Default)]
+pub struct SecretIndex(Mutex<HashMap<(String, String), Existing>>);
+
+impl SecretIndex {
+    fn map(&self) -> MutexGuard<'_, HashMap<(String, String), Existing>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known. Only as good as the namespace's list is complete.
+    pub fn observe(&self, namespace: &str, name: &str) -> Observed {
+        let known = self.map().get(&(namespace.to_owned(), name.to_owned())).cloned();
+        known.map_or(Observed::Absent, |secret| Observed::Present(Box::new(secret)))
+    }
+
+    /// Takes over what was seen, unless something newer is known of the same object.
+    pub fn seen(&self, namespace: &str, name: &str, secret: Existing) {
+        let mut map = self.map();
+        let older = map.get(&(namespace.to_owned(), name.to_owned())).is_some_and(|known| {
+            known.uid == secret.uid && revision(&known.resource_version) > revision(&secret.resource_version)
+        });
+        if !older {
+            map.insert((namespace.to_owned(), name.to_owned()), secret);
+        }
+    }
+
+    /// It is gone.
+    pub fn gone(&self, namespace: &str, name: &str) {
+        self.map().remove(&(namespace.to_owned(), name.to_owned()));
+    }
+}
+
+/// Resource versions of one resource can be compared as numbers (KEP-5504).
+fn revision(text: &str) -> u64 {
+    text.parse().unwrap_or(0)
+}
+
+/// Reads and writes Secrets.
+#[derive(Clone)]
+pub struct Secrets {
+    client: Client,
+}
+
+impl Secrets {
+    /// Over this client.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Asks the API server itself, when the watch may lag.
+    ///
+    /// # Errors
+    /// Any but 404.
+    pub async fn fetch(&self, namespace: &str, name: &str) -> Result<Observed, ClusterError> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let found =
+            tokio::time::timeout(DEADLINE, api.get_metadata_opt(name)).await.map_err(|_| ClusterError::TimedOut)??;
+        Ok(found.map_or(Observed::Absent, |meta| Observed::Present(Box::new(reduce(&meta.metadata)))))
+    }
+
+    /// Carries out a step; gives what then exists.
+    ///
+    /// # Errors
+    /// The API server's refusal; nothing was written then, unless the answer was lost.
+    pub async fn apply(&self, step: &Step) -> Result<Existing, ClusterError> {
+        match step {
+            Step::Nothing(secret) => Ok((**secret).clone()),
+            Step::Create(draft) => self.send("POST", collection(&draft.namespace), body::create(draft)).await,
+            Step::Patch { draft, uid, resource_version, drop } => {
+                self.send("PATCH", item(draft), body::patch(draft, uid, resource_version, drop)).await
+            }
+        }
+    }
+
+    /// Hands a Secret to the garbage collector: it deletes what is owned by a uid that does not exist. No delete verb needed.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub async fn hand_over(&self, namespace: &str, name: &str, secret: &Existing) -> Result<(), ClusterError> {
+        let body = serde_json::json!({"metadata": {
+            "uid": secret.uid,
+            "resourceVersion": secret.resource_version,
+            "ownerReferences": [{
+                "apiVersion": "ennote.io/v1alpha1",
+                "kind": "EnnoteSecretBinding",
+                "name": "deleted-in-ennote",
+                "uid": "00000000-0000-0000-0000-000000000000",
+            }],
+        }});
+        let path = format!("{}/{name}", collection(namespace));
+        self.send("PATCH", path, Bytes::from(body.to_string())).await.map(drop)
+    }
+
+    async fn send(&self, method: &str, path: String, body: Bytes) -> Result<Existing, ClusterError> {
+        let content_type = if method == "POST" { "application/json" } else { "application/merge-patch+json" };
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("{path}?fieldManager={FIELD_MANAGER}"))
+            .header(http::header::CONTENT_TYPE, content_type)
+            .header(http::header::ACCEPT, AS_METADATA)
+            .body(Body::from(body))
+            .map_err(|_| ClusterError::Unreadable)?;
+        let exchange = async {
+            let response = self.client.send(request).await?;
+            let status = response.status();
+            let answer = response.into_body().collect().await?.to_bytes();
+            Ok::<_, kube::Error>((status, answer))
+        };
+        let (status, answer) = tokio::time::timeout(DEADLINE, exchange).await.map_err(|_| ClusterError::TimedOut)??;
+        if !status.is_success() {
+            return Err(ClusterError::refused(status.as_u16(), &answer));
+        }
+        let meta: PartialObjectMeta<Secret> = serde_json::from_slice(&answer).map_err(|_| ClusterError::Unreadable)?;
+        Ok(reduce(&meta.metadata))
+    }
+}
+
+fn collection(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/secrets")
+}
+
+fn item(draft: &Draft) -> String {
+    format!("{}/{}", collection(&draft.namespace), draft.name)
+}
+
+/// Keeps of a Secret's metadata what decisions need.
+pub(super) fn reduce(meta: &ObjectMeta) -> Existing {
+    let label = |name: &str| meta.labels.as_ref().and_then(|l| l.get(name)).cloned();
+    let annotation = |name: &str| meta.annotations.as_ref().and_then(|a| a.get(name));
+    let fields = meta.managed_fields.iter().flatten();
+    let mut managers: Vec<String> = Vec::new();
+    let mut our_keys = BTreeSet::new();
+    for entry in fields {
+        let manager = entry.manager.clone().unwrap_or_default();
+        if manager == FIELD_MANAGER {
+            let data = entry.fields_v1.as_ref().and_then(|f| f.0.get("f:data")).and_then(|d| d.as_object());
+            our_keys.extend(
+                data.into_iter().flat_map(|d| d.keys()).filter_map(|k| k.strip_prefix("f:")).map(str::to_owned),
+            );
+        }
+        if !managers.contains(&manager) {
+            managers.push(manager);
+        }
+    }
+    let owners = meta.owner_references.iter().flatten();
+    Existing {
+        uid: meta.uid.clone().unwrap_or_default(),
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+        managed_by: label(MANAGED_BY.0),
+        binding_id: label(BINDING_ID),
+        binding: annotation(BINDING).cloned(),
+        fingerprints: annotation(FINGERPRINTS).and_then(|text| Fingerprints::from_annotation(text)),
+        owners: owners.map(|o| Owner { kind: o.kind.clone(), name: o.name.clone(), uid: o.uid.clone() }).collect(),
+        managers,
+        our_keys,
+        deleting: meta.deletion_timestamp.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn metadata_tells_whose_a_secret_is_and_which_keys_are_still_ours() {
+        let meta: ObjectMeta = serde_json::from_value(json!({
+            "uid": "u", "resourceVersion": "7",
+            "labels": {MANAGED_BY.0: MANAGED_BY.1, BINDING_ID: "id"},
+            "annotations": {BINDING: "db", FINGERPRINTS: "a=AAAAAAAAAAAAAAAAAAAAAA"},
+            "ownerReferences": [{"apiVersion": "ennote.io/v1alpha1", "kind": "EnnoteSecretBinding", "name": "db", "uid": "b"}],
+            "managedFields": [
+                {"manager": "ennote-agent", "operation": "Update", "fieldsV1": {"f:data": {".": {}, "f:a": {}, "f:c.d": {}}, "f:type": {}}},
+                {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:data": {"f:b": {}}}}]
+        }))
+        .unwrap();
+        let secret = reduce(&meta);
+        assert_eq!(secret.our_keys, BTreeSet::from(["a".to_owned(), "c.d".to_owned()]));
+        assert_eq!(secret.managers, ["ennote-agent", "kubectl-edit"]);
+        assert_eq!((secret.binding.as_deref(), secret.fingerprints.is_some()), (Some("db"), true));
+        assert_eq!(secret.owners[0].uid, "b");
+        assert_eq!(reduce(&ObjectMeta::default()), Existing::default());
+    }
+
+    #[test]
+    fn a_late_event_never_hides_our_own_newer_write() {
+        let index = SecretIndex::default();
+        let secret = |uid: &str, revision: &str| Existing {
+            uid: uid.into(),
+            resource_version: revision.into(),
+            ..Existing::default()
+        };
+        let known = || match index.observe("n", "s") {
+            Observed::Present(s) => s.resource_version,
+            Observed::Absent => String::new(),
+        };
+        index.seen("n", "s", secret("u", "9"));
+        index.seen("n", "s", secret("u", "10"));
+        index.seen("n", "s", secret("u", "9"));
+        assert_eq!(known(), "10");
+        index.seen("n", "s", secret("v", "3"));
+        assert_eq!(known(), "3", "another object");
+        index.gone("n", "s");
+        assert_eq!(known(), "");
+    }
+}

@@ -1,0 +1,271 @@
+//! One watch of one kind in one namespace, as a stream of changes that never ends and never fails.
+//!
+//! Each watch has a back-off of its own, so that a namespace without a Role delays no other, and errors stay out of the
+//! controllers: one failing stream inside a kube `Controller` slows all its triggers. A relist is told apart into what is
+//! there and what went, so that the watches of many namespaces can feed one store.
+
+use crate::cluster::secrets::reduce;
+use crate::cluster::workloads;
+use crate::crd::EnnoteSecretBinding;
+use crate::domain::observed::Existing;
+use crate::rollout::workload::Workload;
+use futures::stream::{self, BoxStream, StreamExt};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, PartialObjectMeta};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt, reflector::Lookup};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::time::Duration;
+
+/// What a watch tells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change<T> {
+    /// There is one, new or changed.
+    Applied(T),
+    /// It is gone.
+    Deleted {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// All that was there has been told.
+    Listed {
+        /// Of this namespace.
+        namespace: String,
+    },
+}
+
+/// A Secret, reduced on arrival.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeenSecret {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The rest.
+    pub secret: Existing,
+}
+
+/// Opens the watches.
+#[derive(Clone)]
+pub struct Watches {
+    client: Client,
+}
+
+impl Watches {
+    /// Over this client.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The bindings of a namespace.
+    pub fn bindings(&self, namespace: &str) -> BoxStream<'static, Change<EnnoteSecretBinding>> {
+        changes(&self.client, namespace, "ennotesecretbindings", |mut binding: EnnoteSecretBinding| {
+            binding.metadata.managed_fields = None;
+            binding
+        })
+    }
+
+    /// The Secrets of a namespace, as metadata: no value reaches this process.
+    pub fn secrets(&self, namespace: &str) -> BoxStream<'static, Change<SeenSecret>> {
+        changes(&self.client, namespace, "secrets", |found: PartialObjectMeta<Secret>| SeenSecret {
+            secret: reduce(&found.metadata),
+            namespace: found.metadata.namespace.unwrap_or_default(),
+            name: found.metadata.name.unwrap_or_default(),
+        })
+    }
+
+    /// The Deployments, StatefulSets and DaemonSets of a namespace. A `Listed` comes from each kind.
+    pub fn workloads(&self, namespace: &str) -> Vec<BoxStream<'static, Change<Workload>>> {
+        workloads::watch(&self.client, namespace)
+    }
+}
+
+/// Watches one kind in one namespace. `what` is its plural, for the log.
+pub(super) fn changes<K, T>(
+    client: &Client,
+    namespace: &str,
+    what: &'static str,
+    reduce: impl Fn(K) -> T + Send + 'static,
+) -> BoxStream<'static, Change<T>>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + 'static,
+    T: Send + 'static,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let mut relist = Relist { namespace: namespace.to_owned(), known: BTreeSet::new(), listing: BTreeSet::new() };
+    let mut report = Report { what, namespace: namespace.to_owned(), failing: None };
+    watcher(api, watcher::Config::default())
+        .backoff(Patient::default())
+        .map(move |event| match event {
+            Ok(event) => {
+                report.works(&event);
+                relist.translate(event, &reduce)
+            }
+            Err(error) => {
+                report.fails(&error);
+                vec![]
+            }
+        })
+        .flat_map(stream::iter)
+        .boxed()
+}
+
+/// The default back-off, but not reset by the first good event: a list that is refused right after its `Init` would
+/// otherwise be tried every second for ever. It still starts anew after two minutes of quiet.
+#[derive(Default)]
+struct Patient(watcher::DefaultBackoff);
+
+impl Iterator for Patient {
+    type Item = Duration;
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next()
+    }
+}
+
+impl Backoff for Patient {
+    fn reset(&mut self) {}
+}
+
+struct Relist {
+    namespace: String,
+    known: BTreeSet<String>,
+    listing: BTreeSet<String>,
+}
+
+impl Relist {
+    fn translate<K: Resource<DynamicType = ()>, T>(
+        &mut self,
+        event: Event<K>,
+        reduce: &impl Fn(K) -> T,
+    ) -> Vec<Change<T>> {
+        let name = |object: &K| Lookup::name(object).unwrap_or_default().into_owned();
+        match event {
+            Event::Init => {
+                self.listing.clear();
+                vec![]
+            }
+            Event::InitApply(object) => {
+                self.listing.insert(name(&object));
+                vec![Change::Applied(reduce(object))]
+            }
+            Event::InitDone => {
+                let listed = std::mem::take(&mut self.listing);
+                let gone = self.known.difference(&listed).cloned();
+                let mut out: Vec<Change<T>> =
+                    gone.map(|name| Change::Deleted { namespace: self.namespace.clone(), name }).collect();
+                self.known = listed;
+                out.push(Change::Listed { namespace: self.namespace.clone() });
+                out
+            }
+            Event::Apply(object) => {
+                self.known.insert(name(&object));
+                vec![Change::Applied(reduce(object))]
+            }
+            Event::Delete(object) => {
+                let name = name(&object);
+                self.known.remove(&name);
+                vec![Change::Deleted { namespace: self.namespace.clone(), name }]
+            }
+        }
+    }
+}
+
+/// Says once that a watch fails, with what mends it, and once that it works again.
+struct Report {
+    what: &'static str,
+    namespace: String,
+    failing: Option<u16>,
+}
+
+impl Report {
+    fn works<K>(&mut self, event: &Event<K>) {
+        if !matches!(event, Event::Init) && self.failing.take().is_some() {
+            tracing::info!(resource = self.what, namespace = self.namespace, "the watch works again");
+        }
+    }
+
+    fn fails(&mut self, error: &watcher::Error) {
+        let code = code(error);
+        if self.failing.replace(code) == Some(code) {
+            return;
+        }
+        let (what, namespace) = (self.what, &self.namespace);
+        let mend = match code {
+            403 => format!(
+                "grant get, list and watch on {what} in {namespace}: helm upgrade with watchNamespaces including {namespace}; \
+                 or create that namespace"
+            ),
+            404 => "install the CRD: ennote-agent crd | kubectl apply --server-side -f -".to_owned(),
+            410 => return,
+            _ => "waiting for the API server".to_owned(),
+        };
+        tracing::warn!(resource = what, namespace, code, mend, "cannot watch; trying again with growing pauses");
+    }
+}
+
+fn code(error: &watcher::Error) -> u16 {
+    let client = match error {
+        watcher::Error::InitialListFailed(e) | watcher::Error::WatchStartFailed(e) | watcher::Error::WatchFailed(e) => {
+            e
+        }
+        watcher::Error::WatchError(status) => return status.code,
+        _ => return 0,
+    };
+    match client {
+        kube::Error::Api(status) => status.code,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    fn map(name: &str) -> ConfigMap {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": name}})).unwrap()
+    }
+
+    #[test]
+    fn a_relist_tells_what_went_while_nobody_watched() {
+        let mut relist = Relist { namespace: "n".into(), known: BTreeSet::new(), listing: BTreeSet::new() };
+        let name = |m: ConfigMap| m.metadata.name.unwrap();
+        let mut told = |event| relist.translate(event, &name);
+        let gone = |name: &str| Change::Deleted { namespace: "n".into(), name: name.into() };
+        let listed = || Change::Listed { namespace: "n".into() };
+        assert_eq!(told(Event::Init), []);
+        assert_eq!(told(Event::InitApply(map("a"))), [Change::Applied("a".into())]);
+        assert_eq!(told(Event::InitDone), [listed()]);
+        assert_eq!(told(Event::Apply(map("b"))), [Change::Applied("b".into())]);
+        assert_eq!(told(Event::Init), []);
+        assert_eq!(told(Event::InitApply(map("c"))), [Change::Applied("c".into())]);
+        assert_eq!(told(Event::InitDone), [gone("a"), gone("b"), listed()]);
+        assert_eq!(told(Event::Delete(map("c"))), [gone("c")]);
+        told(Event::Init);
+        assert_eq!(told(Event::InitDone), [listed()]);
+    }
+
+    #[test]
+    fn the_back_off_of_a_refused_list_grows_although_each_try_begins_well() {
+        let mut backoff = Patient::default();
+        let first = backoff.next().unwrap();
+        let later = (0..6)
+            .map(|_| {
+                backoff.reset();
+                backoff.next().unwrap()
+            })
+            .max();
+        assert!(later.unwrap() > first * 4);
+    }
+}

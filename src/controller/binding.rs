@@ -1,0 +1,356 @@
+//! The binding controller: parse, observe, open, plan, apply, report. A failure is an outcome too, so status is written on
+//! every path.
+
+use crate::cloud::inbox::Wanted;
+use crate::cluster::error::{Chain, ClusterError};
+use crate::cluster::status::BINDING_MANAGER;
+use crate::controller::context::{Context, Fact, List, Memo};
+use crate::controller::delivery::{Taken, take_in};
+use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus};
+use crate::domain::conditions::{self, find};
+use crate::domain::deletions;
+use crate::domain::observed::Observed;
+use crate::domain::outcome::Outcome;
+use crate::domain::ownership;
+use crate::domain::reason::{Phase, Problem, Reason};
+use crate::domain::request::Request;
+use crate::domain::sync_plan::known_version;
+use kube::Resource;
+use kube::runtime::controller::Action;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A fresh want is given this long to be answered before status says that it waits: most answers are there in milliseconds,
+/// and a status that is right at once costs one write instead of two.
+const GRACE: Duration = Duration::from_secs(1);
+/// Every binding is looked at again after about this long.
+const REVISIT: Duration = Duration::from_secs(300);
+/// While the lists of a namespace are not complete.
+const UNLISTED: Duration = Duration::from_millis(250);
+
+/// One pass over a binding.
+///
+/// # Errors
+/// Only if the status could not be written; the pass is then repeated.
+pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>) -> Result<Action, ClusterError> {
+    let binding = context.latest.newest(binding);
+    if binding.metadata.deletion_timestamp.is_some() {
+        context.inbox.unwant(uid(&binding));
+        return Ok(Action::await_change());
+    }
+    let pass = pass(&binding, &context).await;
+    if let Pass::Hold(pause) = pass {
+        return Ok(Action::requeue(pause));
+    }
+    let Pass::Done { outcome, again, acknowledge } = pass else { return Ok(Action::await_change()) };
+    report(&binding, &outcome, &context).await?;
+    // Only now: the API server has taken it.
+    if let Some((wanted, version)) = acknowledge {
+        context.inbox.want(&wanted, version, true);
+    }
+    Ok(Action::requeue(again.unwrap_or_else(|| REVISIT.mul_f64(0.8 + 0.4 * crate::cloud::stream::spread()))))
+}
+
+/// After a status write that failed.
+pub fn on_error(_: Arc<EnnoteSecretBinding>, error: &ClusterError, _: Arc<Context>) -> Action {
+    // 404 and 409: gone, or moved; the watch wakes us with what it is now.
+    if error.is_stale() { Action::requeue(Duration::from_millis(200)) } else { Action::requeue(Duration::from_secs(5)) }
+}
+
+enum Pass {
+    /// Say this, and look again then.
+    Done { outcome: Outcome, again: Option<Duration>, acknowledge: Option<(Wanted, u64)> },
+    /// Too early to say anything.
+    Hold(Duration),
+}
+
+impl Pass {
+    fn say(outcome: impl Into<Outcome>) -> Self {
+        Self::Done { outcome: outcome.into(), again: None, acknowledge: None }
+    }
+
+    fn say_until(outcome: impl Into<Outcome>, again: Duration) -> Self {
+        Self::Done { outcome: outcome.into(), again: Some(again), acknowledge: None }
+    }
+}
+
+async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
+    let request = match Request::parse(binding, &context.secret_prefix) {
+        Ok(request) => request,
+        Err(problem) => {
+            context.inbox.unwant(uid(binding));
+            return Pass::say(problem);
+        }
+    };
+    if !context.lists.has(&request.namespace, List::Secrets) || !context.settled(&request.namespace) {
+        return Pass::Hold(UNLISTED);
+    }
+    let memo = context.memos.of(&request.uid, request.generation);
+    let observed = context.index.observe(&request.namespace, request.target.as_str());
+    if let Some(Memo { fact: Fact::Gone(version, problem), .. }) = &memo
+        && let Some(problem) = tombstone(binding, &request, &observed, *version, problem, context).await
+        && !context.inbox.arrived_for(&request.uid)
+    {
+        return Pass::say(problem);
+    }
+    if let Err(problem) = ownership::check(&request, &observed) {
+        // A payload could not be used: none is asked for until the target is free.
+        context.inbox.unwant(&request.uid);
+        context.memos.forget(&request.uid);
+        return Pass::say(problem);
+    }
+    let wanted = wanted(&request);
+    match context.inbox.take(&request.uid) {
+        Some(arrival) => {
+            let taken = take_in(binding, &request, arrival, context).await;
+            settle(&request, wanted, taken, memo.map_or(0, |m| m.failures), context)
+        }
+        None => ask(binding, &request, &wanted, &observed, memo, context),
+    }
+}
+
+fn wanted(request: &Request) -> Wanted {
+    Wanted {
+        namespace: request.namespace.clone(),
+        binding: request.binding.clone(),
+        binding_uid: request.uid.clone(),
+        workspace: request.source.workspace.clone(),
+        secret: request.source.secret.clone(),
+    }
+}
+
+/// What a delivery means for the next pass.
+fn settle(request: &Request, wanted: Wanted, taken: Taken, failures: u32, context: &Context) -> Pass {
+    let remember =
+        |fact, failures| context.memos.set(&request.uid, Memo { generation: request.generation, fact, failures });
+    match taken {
+        Taken::Held(held) => {
+            context.memos.forget(&request.uid);
+            let version = u64::try_from(held.source.version).unwrap_or(0);
+            Pass::Done { outcome: Outcome::Synced(held), again: None, acknowledge: Some((wanted, version)) }
+        }
+        Taken::Seen(version, problem) => {
+            remember(Fact::Seen(version, problem.clone()), 0);
+            Pass::Done { outcome: problem.into(), again: None, acknowledge: Some((wanted, version)) }
+        }
+        Taken::Gone(version, problem) => {
+            remember(Fact::Gone(version, problem.clone()), 0);
+            let again = context.cleanup_orphans.then_some(Duration::ZERO);
+            Pass::Done { outcome: problem.into(), again, acknowledge: Some((wanted, version)) }
+        }
+        Taken::Standing(problem) => {
+            remember(Fact::Standing(problem.clone()), 0);
+            Pass::say(problem)
+        }
+        Taken::Again(problem) => {
+            let pause = back_off(failures);
+            remember(Fact::Retry(Instant::now() + pause, problem.clone()), failures.saturating_add(1));
+            Pass::say_until(problem, pause)
+        }
+    }
+}
+
+/// 1 s to 5 min, by deliveries in a row that were not taken.
+fn back_off(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.min(9)).min(Duration::from_secs(300))
+}
+
+/// Nothing has arrived: see that the want stands, and say what is waited for.
+fn ask(
+    binding: &EnnoteSecretBinding,
+    request: &Request,
+    wanted: &Wanted,
+    observed: &Observed,
+    memo: Option<Memo>,
+    context: &Context,
+) -> Pass {
+    let status = binding.status.clone().unwrap_or_default();
+    let known = known_version(request, observed, &status);
+    let now = Instant::now();
+    match memo.as_ref().map(|m| &m.fact) {
+        Some(Fact::Seen(version, problem) | Fact::Gone(version, problem)) => {
+            context.inbox.want(wanted, *version, false);
+            Pass::say(problem.clone())
+        }
+        Some(Fact::Retry(at, problem)) if *at > now => Pass::say_until(problem.clone(), *at - now),
+        Some(Fact::Retry(_, problem)) => {
+            context.inbox.want(wanted, known, true);
+            Pass::say(problem.clone())
+        }
+        Some(Fact::Standing(problem)) => {
+            context.inbox.want(wanted, known, false);
+            waiting_for_link(context).map_or_else(|| Pass::say(problem.clone()), |_| Pass::say(Outcome::Unchanged))
+        }
+        _ if known > 0 => {
+            context.inbox.want(wanted, known, false);
+            Pass::say(Outcome::Unchanged)
+        }
+        fact => {
+            context.inbox.want(wanted, 0, true);
+            if let Some(problem) = waiting_for_link(context) {
+                return Pass::say(problem);
+            }
+            let asked = match fact {
+                Some(Fact::Asked(at)) => *at,
+                _ => {
+                    context.memos.set(
+                        &request.uid,
+                        Memo { generation: request.generation, fact: Fact::Asked(now), failures: 0 },
+                    );
+                    now
+                }
+            };
+            let left = GRACE.saturating_sub(now.duration_since(asked));
+            if left.is_zero() {
+                Pass::say(Problem::new(Reason::WaitingForPayload, "asked; the cloud has not answered yet"))
+            } else {
+                Pass::Hold(left)
+            }
+        }
+    }
+}
+
+fn waiting_for_link(context: &Context) -> Option<Problem> {
+    let link = context.link.borrow();
+    if link.live {
+        return None;
+    }
+    let starting =
+        || Problem::new(Reason::WaitingForCloud, "no stream to Ennote yet; the agent keeps trying (see its log)");
+    Some(link.problem.clone().unwrap_or_else(starting))
+}
+
+/// The secret is gone in the cloud. Absence never deletes: only this signed tombstone does, only when the settings ask for
+/// it, and only under the fuse.
+async fn tombstone(
+    binding: &EnnoteSecretBinding,
+    request: &Request,
+    observed: &Observed,
+    version: u64,
+    problem: &Problem,
+    context: &Context,
+) -> Option<Problem> {
+    if !context.cleanup_orphans {
+        return None;
+    }
+    let say = |text: String| Some(Problem::new(Reason::SourceDeleted, text));
+    let Observed::Present(secret) = observed else {
+        return say(format!(
+            "{:?} was deleted in Ennote at version {version}, and Secret {} with it",
+            request.source.secret, request.target
+        ));
+    };
+    if ownership::check(request, observed).is_err() {
+        return None;
+    }
+    // The status must say so first: the fuse counts what it says.
+    let told =
+        binding.status.as_ref().and_then(|s| find(s, "Ready")).is_some_and(|c| c.reason == problem.reason.to_string());
+    if !told {
+        return Some(problem.clone());
+    }
+    let bindings = context.bindings.state();
+    let newest: Vec<_> = bindings.into_iter().map(|b| context.latest.newest(b)).collect();
+    if !deletions::within_fuse(newest.iter().map(AsRef::as_ref), context.now())
+        && !deletions::confirmed(binding, version)
+    {
+        return say(format!(
+            "{:?} was deleted in Ennote at version {version}; too many were within the hour, so Secret {} is kept. To delete it: \
+             kubectl annotate ennotesecretbinding {} -n {} {}={version}",
+            request.source.secret,
+            request.target,
+            request.binding,
+            request.namespace,
+            deletions::CONFIRM
+        ));
+    }
+    match context.secrets.hand_over(&request.namespace, request.target.as_str(), secret).await {
+        Ok(()) => say(format!(
+            "{:?} was deleted in Ennote at version {version}; Secret {} was handed to the garbage collector",
+            request.source.secret, request.target
+        )),
+        Err(error) => Some(error.problem("patch secrets", &request.namespace)),
+    }
+}
+
+/// Writes status if it moved; Events on transitions only.
+async fn report(binding: &EnnoteSecretBinding, outcome: &Outcome, context: &Context) -> Result<(), ClusterError> {
+    let old = binding.status.clone().unwrap_or_default();
+    let freshness = context.link.borrow().freshness(Instant::now());
+    let generation = binding.metadata.generation.unwrap_or_default();
+    let next = conditions::next(&old, outcome, freshness, generation, context.now());
+    if next == conditions::own(&old) {
+        return Ok(());
+    }
+    let answer = match context.status.write(binding, BINDING_MANAGER, &next).await {
+        Ok(answer) => answer,
+        // Gone: there is nobody to tell.
+        Err(error) if error.code() == Some(404) => return Ok(()),
+        Err(error) => {
+            tracing::warn!(namespace = binding.metadata.namespace, binding = binding.metadata.name, error = %Chain(&error), "status could not be written; trying again");
+            return Err(error);
+        }
+    };
+    context.latest.answered(answer);
+    if next.content != old.content
+        && let Ok(request) = Request::parse(binding, &context.secret_prefix)
+    {
+        context.wake_workloads_of(&request.namespace, &request.binding, request.target.as_str());
+    }
+    announce(binding, &old, &next, outcome, context).await;
+    Ok(())
+}
+
+async fn announce(
+    binding: &EnnoteSecretBinding,
+    old: &EnnoteSecretBindingStatus,
+    next: &EnnoteSecretBindingStatus,
+    outcome: &Outcome,
+    context: &Context,
+) {
+    let Some(ready) = find(next, "Ready") else { return };
+    let moved = find(old, "Ready").is_none_or(|was| was.reason != ready.reason);
+    let (namespace, name) = (&binding.metadata.namespace, &binding.metadata.name);
+    let phase = match outcome {
+        Outcome::Problem(problem) => problem.reason.phase(),
+        Outcome::Synced(held) => {
+            if held.written_at.is_some() {
+                let (version, latency) = (held.source.version, held.latency_millis);
+                tracing::info!(
+                    namespace,
+                    binding = name,
+                    version,
+                    latency_ms = latency,
+                    secret = held.target.name,
+                    "synced"
+                );
+            }
+            Phase::Synced
+        }
+        Outcome::Unchanged => return,
+    };
+    if !moved || phase == Phase::Waiting {
+        return;
+    }
+    let warning = phase != Phase::Synced;
+    if warning {
+        tracing::warn!(namespace, binding = name, reason = ready.reason, mend = ready.message, "not in sync");
+    }
+    context.status.event(&binding.object_ref(&()), warning, &ready.reason, "Sync", &ready.message).await;
+}
+
+fn uid(binding: &EnnoteSecretBinding) -> &str {
+    binding.metadata.uid.as_deref().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_that_is_not_taken_is_asked_for_after_1_s_to_5_min() {
+        let pauses: Vec<u64> = [0, 1, 2, 8, 9, 40].map(|n| back_off(n).as_secs()).into();
+        assert_eq!(pauses, [1, 2, 4, 256, 300, 300]);
+    }
+}

@@ -1,0 +1,328 @@
+//! Handles and memory that both controllers share. Locks are held for a map access, never across an await.
+
+use crate::cloud::inbox::Inbox;
+use crate::cloud::state::LinkState;
+use crate::cluster::secrets::{SecretIndex, Secrets};
+use crate::cluster::status::StatusWriter;
+use crate::cluster::workloads::Workloads;
+use crate::controller::ledgers::Ledgers;
+use crate::crd::EnnoteSecretBinding;
+use crate::domain::reason::Problem;
+use crate::rollout::workload::Workload;
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::reflector::{ObjectRef, Store};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// A namespace whose lists are not complete does not hold back its bindings for longer than this after the start: an agent
+/// without rights on workloads still writes Secrets.
+const LISTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Everything that a pass needs.
+pub struct Context {
+    /// Secrets.
+    pub secrets: Secrets,
+    /// What is known of them.
+    pub index: SecretIndex,
+    /// Status and Events.
+    pub status: StatusWriter,
+    /// Stamps.
+    pub workloads: Workloads,
+    /// Wants and arrivals.
+    pub inbox: Inbox,
+    /// The link to the cloud.
+    pub link: watch::Receiver<LinkState>,
+    /// Bindings as watched.
+    pub bindings: Store<EnnoteSecretBinding>,
+    /// Workloads as watched.
+    pub seen_workloads: Store<Workload>,
+    /// Baselines and rollouts.
+    pub ledgers: Ledgers,
+    /// Our own answers, as long as the watch lags behind them.
+    pub latest: Latest,
+    /// What is remembered of a binding between passes.
+    pub memos: Memos,
+    /// Which bindings write to which Secret.
+    pub targets: Targets,
+    /// Which lists are complete.
+    pub lists: Lists,
+    /// Wakes the workload controller.
+    pub wake_workload: mpsc::UnboundedSender<ObjectRef<Workload>>,
+    /// Wakes the reporter of rollouts.
+    pub wake_report: mpsc::UnboundedSender<(String, String)>,
+    /// `secretPrefix`.
+    pub secret_prefix: String,
+    /// `cleanupOrphans`.
+    pub cleanup_orphans: bool,
+    /// When the process started.
+    pub started: Instant,
+}
+
+impl Context {
+    /// The one wall clock of the controllers: for times that people read.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Whether all lists of a namespace are complete, or have had their time.
+    pub fn settled(&self, namespace: &str) -> bool {
+        self.lists.complete(namespace) || self.started.elapsed() > LISTS_WITHIN
+    }
+
+    /// A binding as the newest answer shows it.
+    pub fn binding(&self, namespace: &str, name: &str) -> Option<Arc<EnnoteSecretBinding>> {
+        self.bindings.get(&ObjectRef::new(name).within(namespace)).map(|seen| self.latest.newest(seen))
+    }
+
+    /// Wakes the workloads that restart for a binding.
+    pub fn wake_workloads_of(&self, namespace: &str, binding: &str, target: &str) {
+        for workload in self.workloads_of(namespace, binding, target) {
+            // The receiver lives as long as the controller; at shutdown nobody has to be woken.
+            let _ = self.wake_workload.send(ObjectRef::from_obj(workload.as_ref()));
+        }
+    }
+
+    /// The workloads that restart for a binding.
+    pub fn workloads_of(&self, namespace: &str, binding: &str, target: &str) -> Vec<Arc<Workload>> {
+        self.seen_workloads.state_filter(|w| w.namespace() == namespace && w.restarts_for(binding, target))
+    }
+
+    /// Forgets a binding that is gone.
+    pub fn forget(&self, namespace: &str, name: &str, uid: &str) {
+        self.inbox.unwant(uid);
+        self.memos.forget(uid);
+        self.latest.forget(uid);
+        self.ledgers.remove(namespace, name, uid);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Answers to our own status writes that the watch has not shown yet.
+#[derive(Default)]
+pub struct Latest(Mutex<HashMap<String, Arc<EnnoteSecretBinding>>>);
+
+impl Latest {
+    /// The newer of what the watch shows and what we were answered.
+    pub fn newest(&self, seen: Arc<EnnoteSecretBinding>) -> Arc<EnnoteSecretBinding> {
+        let uid = seen.metadata.uid.as_deref().unwrap_or_default();
+        let mut map = lock(&self.0);
+        match map.get(uid) {
+            Some(answered) if revision(answered) > revision(&seen) => answered.clone(),
+            Some(_) => {
+                map.remove(uid);
+                seen
+            }
+            None => seen,
+        }
+    }
+
+    /// Keeps an answer.
+    pub fn answered(&self, binding: EnnoteSecretBinding) {
+        let uid = binding.metadata.uid.clone().unwrap_or_default();
+        let mut map = lock(&self.0);
+        if map.get(&uid).is_none_or(|known| revision(known) < revision(&binding)) {
+            map.insert(uid, Arc::new(binding));
+        }
+    }
+
+    fn forget(&self, uid: &str) {
+        lock(&self.0).remove(uid);
+    }
+}
+
+fn revision(binding: &EnnoteSecretBinding) -> u64 {
+    binding.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+/// What a pass leaves for the next one.
+#[derive(Clone, Debug)]
+pub struct Memo {
+    /// Of this generation of the spec.
+    pub generation: i64,
+    /// What is so.
+    pub fact: Fact,
+    /// Deliveries in a row that were not taken.
+    pub failures: u32,
+}
+
+/// What is remembered.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// Asked, and nothing said about it yet.
+    Asked(Instant),
+    /// The cloud answered without a payload; the want stands.
+    Standing(Problem),
+    /// This version was seen and gives no Secret: only another one, or another spec, can change that.
+    Seen(u64, Problem),
+    /// This version is a tombstone.
+    Gone(u64, Problem),
+    /// A delivery was not taken; it is asked for again then.
+    Retry(Instant, Problem),
+}
+
+/// Memos by binding uid.
+#[derive(Default)]
+pub struct Memos(Mutex<HashMap<String, Memo>>);
+
+impl Memos {
+    /// The memo, if it is of this generation.
+    pub fn of(&self, uid: &str, generation: i64) -> Option<Memo> {
+        lock(&self.0).get(uid).filter(|m| m.generation == generation).cloned()
+    }
+
+    /// Remembers.
+    pub fn set(&self, uid: &str, memo: Memo) {
+        lock(&self.0).insert(uid.to_owned(), memo);
+    }
+
+    /// Nothing to remember.
+    pub fn forget(&self, uid: &str) {
+        lock(&self.0).remove(uid);
+    }
+}
+
+/// (namespace, Secret) to the bindings that write to it.
+#[derive(Default)]
+pub struct Targets(Mutex<BTreeMap<(String, String), BTreeSet<String>>>);
+
+impl Targets {
+    /// A binding writes to this Secret, and no longer to an earlier one.
+    pub fn set(&self, namespace: &str, binding: &str, target: Option<&str>) {
+        let mut map = lock(&self.0);
+        map.retain(|(of, secret), bindings| {
+            if of == namespace && Some(secret.as_str()) != target {
+                bindings.remove(binding);
+            }
+            !bindings.is_empty()
+        });
+        if let Some(target) = target {
+            map.entry((namespace.to_owned(), target.to_owned())).or_default().insert(binding.to_owned());
+        }
+    }
+
+    /// The bindings of a Secret.
+    pub fn bindings(&self, namespace: &str, secret: &str) -> Vec<String> {
+        let map = lock(&self.0);
+        map.get(&(namespace.to_owned(), secret.to_owned())).into_iter().flatten().cloned().collect()
+    }
+}
+
+/// One list that a watch begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// Bindings.
+    Bindings,
+    /// Secrets.
+    Secrets,
+    /// One of the three kinds of workloads.
+    Workloads,
+}
+
+/// Which lists are complete, per watched namespace.
+#[derive(Default)]
+pub struct Lists {
+    counts: Mutex<HashMap<String, [u32; 3]>>,
+    watched: usize,
+    all: AtomicBool,
+}
+
+impl Lists {
+    /// For so many watched namespaces.
+    pub fn new(watched: usize) -> Self {
+        Self { watched, ..Self::default() }
+    }
+
+    /// A list is complete. Each workload kind tells on its own; a relist tells again, which harms nothing.
+    pub fn told(&self, namespace: &str, list: List) {
+        let mut counts = lock(&self.counts);
+        counts.entry(namespace.to_owned()).or_default()[list as usize] += 1;
+        let complete = counts.values().filter(|c| is_complete(c)).count();
+        self.all.store(complete >= self.watched, Ordering::Relaxed);
+    }
+
+    /// Whether a list of a namespace is complete.
+    pub fn has(&self, namespace: &str, list: List) -> bool {
+        lock(&self.counts).get(namespace).is_some_and(|c| has(c, list))
+    }
+
+    /// Whether all lists of a namespace are complete.
+    pub fn complete(&self, namespace: &str) -> bool {
+        lock(&self.counts).get(namespace).is_some_and(is_complete)
+    }
+
+    /// Whether all lists of all watched namespaces are complete.
+    pub fn all(&self) -> bool {
+        self.all.load(Ordering::Relaxed)
+    }
+}
+
+fn has(counts: &[u32; 3], list: List) -> bool {
+    counts[list as usize] >= if list == List::Workloads { 3 } else { 1 }
+}
+
+fn is_complete(counts: &[u32; 3]) -> bool {
+    [List::Bindings, List::Secrets, List::Workloads].into_iter().all(|list| has(counts, list))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn binding(revision: &str) -> EnnoteSecretBinding {
+        serde_json::from_value(json!({
+            "apiVersion": "ennote.io/v1alpha1", "kind": "EnnoteSecretBinding",
+            "metadata": {"name": "b", "namespace": "n", "uid": "u", "resourceVersion": revision},
+            "spec": {"source": {"secret": "s"}},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn our_own_answer_counts_until_the_watch_has_caught_up() {
+        let latest = Latest::default();
+        let newest = |seen: &str| latest.newest(Arc::new(binding(seen))).metadata.resource_version.clone().unwrap();
+        assert_eq!(newest("9"), "9");
+        latest.answered(binding("10"));
+        latest.answered(binding("8"));
+        assert_eq!(newest("9"), "10");
+        assert_eq!(newest("10"), "10");
+        assert_eq!(newest("9"), "9", "dropped once the watch had it");
+    }
+
+    #[test]
+    fn a_namespace_is_complete_when_all_five_lists_are() {
+        let lists = Lists::new(1);
+        lists.told("n", List::Bindings);
+        lists.told("n", List::Secrets);
+        lists.told("n", List::Workloads);
+        lists.told("n", List::Workloads);
+        assert!(lists.has("n", List::Secrets) && !lists.complete("n") && !lists.all());
+        lists.told("n", List::Workloads);
+        assert!(lists.complete("n") && lists.all() && !lists.complete("m"));
+    }
+
+    #[test]
+    fn a_binding_has_one_target_at_a_time() {
+        let targets = Targets::default();
+        targets.set("n", "a", Some("s"));
+        targets.set("n", "b", Some("s"));
+        targets.set("m", "a", Some("s"));
+        assert_eq!(targets.bindings("n", "s"), ["a", "b"]);
+        targets.set("n", "a", Some("t"));
+        assert_eq!(
+            (targets.bindings("n", "s"), targets.bindings("n", "t")),
+            (vec!["b".to_owned()], vec!["a".to_owned()])
+        );
+        targets.set("n", "b", None);
+        assert_eq!(targets.bindings("n", "s"), Vec::<String>::new());
+        assert_eq!(targets.bindings("m", "s"), ["a"]);
+    }
+}

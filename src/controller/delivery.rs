@@ -1,0 +1,282 @@
+//! One delivery: open, map, plan, apply. Plaintext begins in `take_in` and ends when the request body has been sent.
+
+use crate::cloud::inbox::{Arrival, Denial, Word};
+use crate::cluster::error::{Chain, ClusterError};
+use crate::controller::context::Context;
+use crate::controller::{report, workload};
+use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, SourceStatus, TargetStatus};
+use crate::crypto::envelope::{Expected, Opened};
+use crate::domain::content::Fingerprints;
+use crate::domain::observed::{Existing, Observed};
+use crate::domain::outcome::Held;
+use crate::domain::payload::{PayloadError, map};
+use crate::domain::reason::{Problem, Reason};
+use crate::domain::request::Request;
+use crate::domain::secret_value::SecretData;
+use crate::domain::sync_plan::{Step, check_mark, plan};
+use crate::domain::{content::StampKey, ownership};
+use crate::hardening::scrubbed;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a write observes again when the cluster has moved.
+const ATTEMPTS: usize = 4;
+/// A write needs a word of the cloud that is younger than this (PROTOCOL.md, "Versions").
+const HEARD_WITHIN: Duration = Duration::from_secs(60);
+
+/// What came of a delivery.
+pub(super) enum Taken {
+    /// The Secret holds it.
+    Held(Box<Held>),
+    /// This version was seen and gives no Secret, by no fault that time heals.
+    Seen(u64, Problem),
+    /// The secret was deleted at this version.
+    Gone(u64, Problem),
+    /// The cloud has nothing to give; the want stands.
+    Standing(Problem),
+    /// Not taken: ask again after a pause.
+    Again(Problem),
+}
+
+struct Payload {
+    source: SourceStatus,
+    committed_at_ms: i64,
+    key: StampKey,
+    data: Result<SecretData, PayloadError>,
+}
+
+/// Takes a delivery in.
+pub(super) async fn take_in(
+    binding: &EnnoteSecretBinding,
+    request: &Request,
+    arrival: Arrival,
+    context: &Context,
+) -> Taken {
+    let wanted_at_ms = arrival.wanted_at_ms;
+    let status = binding.status.clone().unwrap_or_default();
+    // Opening and mapping leave plaintext on the stack whatever the allocator does.
+    let word = scrubbed(|| arrival.open().map(|word| word.map(request)));
+    match word {
+        Err(refusal) => Taken::Again(refused(refusal.0)),
+        Ok(Said::Denied(denied)) => Taken::Standing(denial(&denied, request)),
+        Ok(Said::Gone(source)) => match check_mark(&source, &status) {
+            Ok(()) => Taken::Gone(number(source.version), deleted(request, &source)),
+            Err(problem) => Taken::Again(problem),
+        },
+        Ok(Said::Payload(payload)) => match check_mark(&payload.source, &status) {
+            Ok(()) => write(binding, request, *payload, wanted_at_ms, &status, context).await,
+            Err(problem) if problem.reason == Reason::IdentityChanged => {
+                Taken::Seen(number(payload.source.version), problem)
+            }
+            Err(problem) => Taken::Again(problem),
+        },
+    }
+}
+
+enum Said {
+    Payload(Box<Payload>),
+    Gone(SourceStatus),
+    Denied(Denial),
+}
+
+impl Word {
+    fn map(self, request: &Request) -> Said {
+        match self {
+            Self::Denied(denial) => Said::Denied(denial),
+            Self::Gone(facts, expected) => Said::Gone(source(&expected, facts.version)),
+            Self::Payload(opened, expected) => {
+                let Opened { facts, stamp_key, payload } = opened;
+                Said::Payload(Box::new(Payload {
+                    source: source(&expected, facts.version),
+                    committed_at_ms: facts.committed_at_ms,
+                    key: stamp_key,
+                    data: map(payload.expose(), &request.mapping),
+                }))
+            }
+        }
+    }
+}
+
+fn source(expected: &Expected, version: u64) -> SourceStatus {
+    SourceStatus {
+        organization: expected.organization.clone(),
+        workspace: expected.workspace.clone(),
+        secret: expected.secret.clone(),
+        version: i64::try_from(version).unwrap_or(i64::MAX),
+    }
+}
+
+fn number(version: i64) -> u64 {
+    u64::try_from(version).unwrap_or(0)
+}
+
+async fn write(
+    binding: &EnnoteSecretBinding,
+    request: &Request,
+    payload: Payload,
+    wanted_at_ms: Option<i64>,
+    status: &EnnoteSecretBindingStatus,
+    context: &Context,
+) -> Taken {
+    let version = number(payload.source.version);
+    let mut data = match payload.data {
+        Ok(data) => data,
+        Err(error @ PayloadError::Unusable(_)) => {
+            return Taken::Seen(version, Problem::new(Reason::BadPayload, error.to_string()));
+        }
+        Err(error) => return Taken::Seen(version, Problem::new(Reason::BadMapping, error.to_string())),
+    };
+    let heard = context.link.borrow().server_time.is_some_and(|(_, at)| at.elapsed() < HEARD_WITHIN);
+    if !heard {
+        return Taken::Again(Problem::new(
+            Reason::WaitingForCloud,
+            "the cloud has been silent for a minute; nothing is written until it speaks",
+        ));
+    }
+    let namespace = &request.namespace;
+    let mut observed = context.index.observe(namespace, request.target.as_str());
+    for _ in 0..ATTEMPTS {
+        if let Err(problem) = ownership::check(request, &observed) {
+            return Taken::Again(problem);
+        }
+        let keys = data.len();
+        let planned = match plan(request, &observed, data, &payload.key) {
+            Ok(planned) => planned,
+            Err(problem) => return Taken::Seen(version, problem),
+        };
+        let moves = status.content.as_deref() != Some(planned.prints.content().as_str());
+        if moves && let Err(error) = settle(binding, request, status, context).await {
+            return Taken::Again(error.problem("patch ennotesecretbindings/status", namespace));
+        }
+        let created = matches!(planned.step, Step::Create(_));
+        match context.secrets.apply(&planned.step).await {
+            Ok(existing) => {
+                context.index.seen(namespace, request.target.as_str(), existing.clone());
+                let latency = latency(payload.committed_at_ms, wanted_at_ms, context);
+                let fresh = moves || (created && status.content.is_none());
+                return Taken::Held(Box::new(held(
+                    request,
+                    payload.source,
+                    &planned.prints,
+                    &existing,
+                    keys,
+                    fresh,
+                    latency,
+                    context,
+                )));
+            }
+            Err(error) if error.is_stale() => {
+                match (context.secrets.fetch(namespace, request.target.as_str()).await, planned.step) {
+                    (Ok(now), Step::Create(draft) | Step::Patch { draft, .. }) => {
+                        if let Observed::Present(secret) = &now {
+                            context.index.seen(namespace, request.target.as_str(), (**secret).clone());
+                        } else {
+                            context.index.gone(namespace, request.target.as_str());
+                        }
+                        (observed, data) = (now, draft.data);
+                    }
+                    (Err(error), _) => return refused_call(&error, "get secrets", request),
+                    (Ok(_), Step::Nothing(_)) => break,
+                }
+            }
+            Err(error) => {
+                return refused_call(&error, if created { "create secrets" } else { "patch secrets" }, request);
+            }
+        }
+    }
+    Taken::Again(Problem::new(
+        Reason::ClusterError,
+        format!("Secret {} keeps changing under the agent; it tries again", request.target),
+    ))
+}
+
+fn refused_call(error: &ClusterError, what: &str, request: &Request) -> Taken {
+    tracing::warn!(namespace = request.namespace, secret = %request.target, error = %Chain(error), "could not {what}");
+    Taken::Again(error.problem(what, &request.namespace))
+}
+
+/// Baselines come before the Secret: a workload without one would otherwise not be known to run the old content.
+async fn settle(
+    binding: &EnnoteSecretBinding,
+    request: &Request,
+    status: &EnnoteSecretBindingStatus,
+    context: &Context,
+) -> Result<(), ClusterError> {
+    let Some(content) = &status.content else { return Ok(()) };
+    if workload::record_missing(binding, request, content, context) {
+        report::write(context, &request.namespace, &request.binding).await?;
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is one fact of the result; a struct would be made here and taken apart there"
+)]
+fn held(
+    request: &Request,
+    source: SourceStatus,
+    prints: &Fingerprints,
+    existing: &Existing,
+    keys: usize,
+    fresh: bool,
+    latency: Option<i64>,
+    context: &Context,
+) -> Held {
+    Held {
+        source,
+        content: prints.content(),
+        target: TargetStatus {
+            name: request.target.to_string(),
+            uid: existing.uid.clone(),
+            resource_version: existing.resource_version.clone(),
+            keys: i32::try_from(keys).unwrap_or(i32::MAX),
+        },
+        written_at: fresh.then(|| context.now()),
+        latency_millis: latency.filter(|_| fresh),
+    }
+}
+
+/// From commit to now, in the cloud's time; only of a version that was committed while its want stood.
+fn latency(committed_at_ms: i64, wanted_at_ms: Option<i64>, context: &Context) -> Option<i64> {
+    let now = context.link.borrow().server_now_ms(Instant::now())?;
+    (wanted_at_ms? <= committed_at_ms).then(|| (now - committed_at_ms).max(0))
+}
+
+fn refused(reason: Reason) -> Problem {
+    Problem::new(
+        reason,
+        "a delivery was refused: it is not what the cloud's core signs for this binding; the Secret is kept as it is. \
+         If it stays so, something between the agent and Ennote alters deliveries: tell who runs the network",
+    )
+}
+
+fn deleted(request: &Request, source: &SourceStatus) -> Problem {
+    Problem::new(
+        Reason::SourceDeleted,
+        format!(
+            "{:?} was deleted in Ennote at version {}; Secret {} is kept. Create the secret again, or: kubectl delete ennotesecretbinding {} -n {}",
+            source.secret, source.version, request.target, request.binding, request.namespace
+        ),
+    )
+}
+
+fn denial(denial: &Denial, request: &Request) -> Problem {
+    let secret = &request.source.secret;
+    match denial {
+        Denial::NoSecret => Problem::new(
+            Reason::WaitingForSecret,
+            format!("there is no secret {secret:?} in that workspace yet; it is written as soon as there is"),
+        ),
+        Denial::NoVersion => Problem::new(Reason::Denied, format!("{secret:?} has no such version")),
+        // The grant's text is the cloud's, unsigned: shown as a quotation, with nothing that ends a line.
+        Denial::NoGrant(grant) => Problem::new(
+            Reason::Denied,
+            format!(
+                "namespace {} has no grant for {secret:?}; who administers Ennote grants it: agent grant {}",
+                request.namespace,
+                grant.chars().filter(|c| !c.is_control()).take(300).collect::<String>()
+            ),
+        ),
+    }
+}

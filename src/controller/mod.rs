@@ -1,0 +1,12 @@
+//! Purpose: join the two edges through the pure middle.
+//!
+//! Two controllers, one per concern: *binding* (Secret and status) and *workload* (restart and progress). All sources of work
+//! are listed in `triggers`. May import: everything but `agent`.
+
+pub mod binding;
+pub mod context;
+pub mod delivery;
+pub mod ledgers;
+pub mod report;
+pub mod triggers;
+pub mod workload;

@@ -1,0 +1,272 @@
+//! All sources of work, in one place, each with the verbs it needs. The only file besides `agent` that starts tasks.
+//!
+//! | source | wakes | verbs |
+//! |---|---|---|
+//! | binding created, spec or annotations edited, deleted | the binding, its workloads | ennotesecretbindings: get, list, watch |
+//! | Secret created, edited, deleted (metadata) | the bindings that write to it | secrets: get, list, watch |
+//! | Deployment, StatefulSet, DaemonSet changed | the workload | apps: get, list, watch |
+//! | delivery from the cloud | the binding | - |
+//! | link up, down, lost | all bindings | - |
+//! | content of a binding moved | the workloads that restart for it | - |
+//! | timers (back-off, quiet period, deadline, revisit) | whoever set them | - |
+
+use crate::cloud::state::LinkState;
+use crate::cluster::error::ClusterError;
+use crate::cluster::watch::{Change, SeenSecret, Watches};
+use crate::controller::context::{Context, List};
+use crate::controller::workload::WorkloadContext;
+use crate::controller::{binding, workload};
+use crate::crd::EnnoteSecretBinding;
+use crate::domain::reason::Reason;
+use crate::domain::request::Request;
+use crate::rollout::workload::Workload;
+use futures::future::ready;
+use futures::stream::{BoxStream, Stream, StreamExt, select_all};
+use kube::runtime::controller::{Config, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::{self, Event};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream, WatchStream};
+
+/// Passes at the same time; as many as the window of session keys has room for.
+const CONCURRENCY: u16 = 32;
+
+/// What wakes the controllers from outside the cluster.
+pub struct Wakes {
+    /// Namespace and name of a binding that something arrived for.
+    pub arrivals: mpsc::Receiver<(String, String)>,
+    /// Workloads to decide anew.
+    pub workloads: mpsc::UnboundedReceiver<ObjectRef<Workload>>,
+    /// The link.
+    pub link: watch::Receiver<LinkState>,
+}
+
+/// Runs both controllers until `stop` is sent to both; running passes are finished.
+pub async fn run(
+    watches: Watches,
+    namespaces: &[String],
+    (bindings, workloads): (Writer<EnnoteSecretBinding>, Writer<Workload>),
+    context: Arc<WorkloadContext>,
+    wakes: Wakes,
+    (stop_bindings, stop_workloads): (oneshot::Receiver<()>, oneshot::Receiver<()>),
+) {
+    let shared = context.shared.clone();
+    let (listed, listed_wakes) = mpsc::unbounded_channel();
+    let binding_reader = bindings.as_reader();
+    let workload_reader = workloads.as_reader();
+    let binding_changes = watch_bindings(&watches, namespaces, bindings, shared.clone(), listed.clone());
+    let secret_wakes = watch_secrets(&watches, namespaces, shared.clone(), listed);
+    let workload_changes = watch_workloads(&watches, namespaces, workloads, context.clone());
+
+    let arrivals =
+        ReceiverStream::new(wakes.arrivals).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
+    let everything = UnboundedReceiverStream::new(listed_wakes);
+    let wake_bindings = futures::stream::select(futures::stream::select(secret_wakes, arrivals), everything);
+    let config = || Config::default().concurrency(CONCURRENCY);
+    let for_bindings = Controller::for_stream(binding_changes, binding_reader)
+        .with_config(config())
+        .reconcile_on(wake_bindings)
+        .reconcile_all_on(link_turns(wakes.link))
+        .graceful_shutdown_on(stopped(stop_bindings))
+        .run(binding::reconcile, binding::on_error, shared)
+        .for_each(log);
+    let for_workloads = Controller::for_stream(workload_changes, workload_reader)
+        .with_config(config())
+        .reconcile_on(UnboundedReceiverStream::new(wakes.workloads))
+        .graceful_shutdown_on(stopped(stop_workloads))
+        .run(workload::reconcile, workload::on_error, context)
+        .for_each(log);
+    futures::join!(for_bindings, for_workloads);
+}
+
+async fn stopped(stop: oneshot::Receiver<()>) {
+    // A sender that is gone means the same.
+    let _ = stop.await;
+}
+
+async fn log<T>(result: Result<T, kube::runtime::controller::Error<ClusterError, watcher::Error>>) {
+    use kube::runtime::controller::Error;
+    match result {
+        Ok(_) | Err(Error::ObjectNotFound(_)) => {}
+        Err(error) => tracing::debug!(%error, "a pass did not end well; it is repeated"),
+    }
+}
+
+/// An item each time that what bindings may say of the link has changed.
+fn link_turns(link: watch::Receiver<LinkState>) -> impl Stream<Item = ()> + Send {
+    let mut last: Option<(bool, Option<Reason>)> = None;
+    WatchStream::new(link).filter_map(move |state| {
+        let now = (state.live, state.problem.as_ref().map(|p| p.reason));
+        let turned = last != Some(now);
+        last = Some(now);
+        ready(turned.then_some(()))
+    })
+}
+
+type Wake = mpsc::UnboundedSender<ObjectRef<EnnoteSecretBinding>>;
+
+fn watch_bindings(
+    watches: &Watches,
+    namespaces: &[String],
+    mut writer: Writer<EnnoteSecretBinding>,
+    context: Arc<Context>,
+    listed: Wake,
+) -> BoxStream<'static, Result<EnnoteSecretBinding, watcher::Error>> {
+    let streams = namespaces.iter().map(|namespace| watches.bindings(namespace));
+    let mut shapes = HashMap::new();
+    open(&mut writer);
+    select_all(streams)
+        .filter_map(move |change| ready(binding_changed(change, &mut writer, &mut shapes, &context, &listed).map(Ok)))
+        .boxed()
+}
+
+/// A store fed by several watches is never "initialised" by one of them: it starts empty and open, and `Lists` tells what is
+/// complete.
+fn open<K>(writer: &mut Writer<K>)
+where
+    K: kube::runtime::reflector::Lookup + Clone + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone,
+{
+    writer.apply_watcher_event(&Event::Init);
+    writer.apply_watcher_event(&Event::InitDone);
+}
+
+/// What of a binding wakes its controller: not its status, which the controller writes itself.
+type Shape = (i64, Option<std::collections::BTreeMap<String, String>>, bool);
+
+fn binding_changed(
+    change: Change<EnnoteSecretBinding>,
+    writer: &mut Writer<EnnoteSecretBinding>,
+    shapes: &mut HashMap<String, Shape>,
+    context: &Context,
+    listed: &Wake,
+) -> Option<EnnoteSecretBinding> {
+    match change {
+        Change::Applied(binding) => {
+            let meta = &binding.metadata;
+            let uid = meta.uid.clone().unwrap_or_default();
+            let shape =
+                (meta.generation.unwrap_or_default(), meta.annotations.clone(), meta.deletion_timestamp.is_some());
+            let replaced =
+                context.bindings.get(&ObjectRef::from_obj(&binding)).filter(|old| old.metadata.uid != meta.uid);
+            if let Some(old) = replaced {
+                gone(&old, context, shapes);
+            }
+            let request = Request::parse(&binding, &context.secret_prefix).ok();
+            let (namespace, name) = place(&binding);
+            let target = request.as_ref().map(|r| r.target.as_str());
+            context.targets.set(namespace, name, target);
+            writer.apply_watcher_event(&Event::Apply(binding.clone()));
+            if let Some(target) = target {
+                context.wake_workloads_of(namespace, name, target);
+            }
+            let turned = shapes.insert(uid, shape.clone()) != Some(shape);
+            turned.then_some(binding)
+        }
+        Change::Deleted { namespace, name } => {
+            if let Some(old) = context.bindings.get(&ObjectRef::new(&name).within(&namespace)) {
+                writer.apply_watcher_event(&Event::Delete((*old).clone()));
+                gone(&old, context, shapes);
+            }
+            None
+        }
+        Change::Listed { namespace } => {
+            context.lists.told(&namespace, List::Bindings);
+            wake_all(&namespace, context, listed);
+            None
+        }
+    }
+}
+
+fn gone(old: &EnnoteSecretBinding, context: &Context, shapes: &mut HashMap<String, Shape>) {
+    let (namespace, name) = place(old);
+    let uid = old.metadata.uid.as_deref().unwrap_or_default();
+    context.targets.set(namespace, name, None);
+    context.forget(namespace, name, uid);
+    shapes.remove(uid);
+}
+
+fn place(binding: &EnnoteSecretBinding) -> (&str, &str) {
+    let meta = &binding.metadata;
+    (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+/// Passes that held for the lists of a namespace need not wait for their timer.
+fn wake_all(namespace: &str, context: &Context, wake: &Wake) {
+    if !context.lists.complete(namespace) {
+        return;
+    }
+    for binding in context.bindings.state_filter(|b| b.metadata.namespace.as_deref() == Some(namespace)) {
+        // Closed only at shutdown.
+        let _ = wake.send(ObjectRef::from_obj(binding.as_ref()));
+    }
+}
+
+fn watch_secrets(
+    watches: &Watches,
+    namespaces: &[String],
+    context: Arc<Context>,
+    listed: Wake,
+) -> BoxStream<'static, ObjectRef<EnnoteSecretBinding>> {
+    let streams = namespaces.iter().map(|namespace| watches.secrets(namespace));
+    select_all(streams)
+        .flat_map(move |change| {
+            let (namespace, name) = match change {
+                Change::Applied(SeenSecret { namespace, name, secret }) => {
+                    context.index.seen(&namespace, &name, secret);
+                    (namespace, name)
+                }
+                Change::Deleted { namespace, name } => {
+                    context.index.gone(&namespace, &name);
+                    (namespace, name)
+                }
+                Change::Listed { namespace } => {
+                    context.lists.told(&namespace, List::Secrets);
+                    wake_all(&namespace, &context, &listed);
+                    return futures::stream::iter(vec![]);
+                }
+            };
+            let bindings = context.targets.bindings(&namespace, &name);
+            futures::stream::iter(bindings.iter().map(|b| ObjectRef::new(b).within(&namespace)).collect::<Vec<_>>())
+        })
+        .boxed()
+}
+
+fn watch_workloads(
+    watches: &Watches,
+    namespaces: &[String],
+    mut writer: Writer<Workload>,
+    context: Arc<WorkloadContext>,
+) -> BoxStream<'static, Result<Workload, watcher::Error>> {
+    let streams = namespaces.iter().flat_map(|namespace| watches.workloads(namespace));
+    open(&mut writer);
+    select_all(streams)
+        .filter_map(move |change| {
+            let shared = &context.shared;
+            ready(match change {
+                Change::Applied(workload) => {
+                    writer.apply_watcher_event(&Event::Apply(workload.clone()));
+                    Some(Ok(workload))
+                }
+                Change::Deleted { namespace, name } => {
+                    if let Some(old) = shared.seen_workloads.get(&ObjectRef::new(&name).within(&namespace)) {
+                        writer.apply_watcher_event(&Event::Delete((*old).clone()));
+                        context.memos.forget(old.metadata.uid.as_deref().unwrap_or_default());
+                    }
+                    for binding in shared.ledgers.remembering(&namespace, &name) {
+                        // The reporter forgets what the store no longer has.
+                        let _ = shared.wake_report.send((namespace.clone(), binding));
+                    }
+                    None
+                }
+                Change::Listed { namespace } => {
+                    shared.lists.told(&namespace, List::Workloads);
+                    None
+                }
+            })
+        })
+        .boxed()
+}

@@ -1,0 +1,43 @@
+//! The process itself: no core dumps, not dumpable, freed memory wiped, the stack scrubbed after plaintext.
+//!
+//! The allocator wipes every block on free and on growth (zeroizing-alloc), so copies that libraries make and drop do not
+//! stay behind. AES-GCM leaves up to a kilobyte of plaintext on the stack whatever the allocator; [`scrubbed`] overwrites it.
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use zeroize::Zeroize;
+
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
+/// Bytes of stack below the caller that are overwritten.
+const SCRUBBED: usize = 32 * 1024;
+
+/// Forbids core dumps and reading of this process by others of its user. A kernel that refuses is reported, not fatal.
+pub fn harden() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps could not be switched off");
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the process could not be made undumpable");
+    }
+}
+
+/// Runs `f`, then overwrites the stack that it used. `f` returns only what is finished.
+#[inline(never)]
+pub fn scrubbed<T>(f: impl FnOnce() -> T) -> T {
+    #[inline(never)]
+    fn call<T>(f: impl FnOnce() -> T) -> T {
+        f()
+    }
+    let result = call(f);
+    wipe_stack();
+    result
+}
+
+#[inline(never)]
+fn wipe_stack() {
+    let mut stack = [0_u8; SCRUBBED];
+    std::hint::black_box(&mut stack);
+    stack.zeroize();
+}
