@@ -86,7 +86,7 @@ tools: needs ## Build etcd, the Kubernetes control plane, KWOK, kubectl and helm
 generate: needs ## Write crds/ and the chart's copy from src/crd.rs
 	@$(CARGO) run --quiet --package ennote-agent --bin ennote-agent -- crd > $(TARGET)/crd.yaml
 	@for to in crds charts/ennote-agent/files; do cp $(TARGET)/crd.yaml $$to/ennotesecretbindings.yaml; done
-	@git diff --stat -- crds charts/ennote-agent/files
+	@git --no-pager diff --stat -- crds charts/ennote-agent/files 2> /dev/null || true
 
 .PHONY: advisories
 advisories: needs $(DENY) ## Known vulnerabilities of the dependencies (needs GitHub)
