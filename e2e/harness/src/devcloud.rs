@@ -131,7 +131,7 @@ impl DevCloud {
     /// # Errors
     /// What the command said.
     pub async fn put_payload(&self, secret: &str, payload: &str) -> Result<Value> {
-        self.cli_stdin(&["secret", "put", secret, "--from-file", "-"], payload).await
+        self.cli_stdin(&["secret", "put", secret, "--payload", "-"], payload).await
     }
 
     /// Removes a secret.
