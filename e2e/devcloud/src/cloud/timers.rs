@@ -99,8 +99,8 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
-    #[tokio::test(start_paused = true)]
-    async fn the_earliest_deadline_comes_first_and_each_is_moved_by_its_own_cause() {
+    #[test]
+    fn the_earliest_deadline_comes_first_and_each_is_moved_by_its_own_cause() {
         let now = Instant::now();
         let mut timers = Timers::start(now, 20 * S, 45 * S, 100 * S, 0.5, 30 * S);
         assert_eq!(timers.next(), (now + 30 * S, Event::TokenExpired));
@@ -120,8 +120,8 @@ mod tests {
         assert_eq!(timers.next(), (now + 103 * S, Event::Over), "a later grace does not lengthen an earlier one");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_life_of_a_stream_varies_by_a_fifth_either_way() {
+    #[test]
+    fn the_life_of_a_stream_varies_by_a_fifth_either_way() {
         let now = Instant::now();
         let drain = |spread| Timers::start(now, S, 900 * S, 100 * S, spread, 900 * S).next();
         assert_eq!(drain(0.0), (now + 80 * S, Event::Drain));

@@ -117,7 +117,7 @@ mod tests {
         let body = signed::body(&keys.root_public, Label::Keyset, &keys.keyset).unwrap();
         let listed = wire::Keyset::decode(body).unwrap();
         let of = |r#use: wire::KeyUse| {
-            listed.keys.iter().filter(|k| k.r#use == r#use as i32).map(|k| hash(&[&k.public_key]))
+            listed.keys.iter().filter(move |k| k.r#use == r#use as i32).map(|k| hash(&[&k.public_key]))
         };
         assert_eq!(of(wire::KeyUse::Join).collect::<Vec<_>>(), [signed::key_id(&keys.join)]);
         assert_eq!(of(wire::KeyUse::Payload).collect::<Vec<_>>(), [signed::key_id(&keys.payload)]);
