@@ -7,7 +7,8 @@ use std::net::TcpStream;
 
 #[tokio::test]
 async fn it_keeps_its_port_and_its_data_over_kill9_and_restart() -> Result<()> {
-    let cloud = DevCloud::start(Options { serve: vec!["--access-token-life=6s".to_owned()], ..Options::default() }).await?;
+    let cloud =
+        DevCloud::start(Options { serve: vec!["--access-token-life=6s".to_owned()], ..Options::default() }).await?;
     let address = cloud.address();
     assert!(cloud.ca_pem()?.starts_with("-----BEGIN CERTIFICATE-----"));
     let token = cloud.token_create("agent", &["shop"]).await?;
