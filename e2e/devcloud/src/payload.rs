@@ -137,7 +137,7 @@ const TWICE: &str = "a key stands twice: ";
 
 /// A JSON text reduced to what [`check`] asks about; no value is kept.
 enum Shape {
-    Object(BTreeMap<String, Shape>),
+    Object(BTreeMap<String, Self>),
     Text,
     Other,
 }

@@ -1,5 +1,7 @@
 //! The protocol, spoken over real TLS to a real server in this process.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing test panics")]
+
 mod client;
 
 use client::{Agent, Cloud, PATIENCE, Said, payload, reason, want};
@@ -100,7 +102,8 @@ async fn a_new_key_gets_the_next_epoch_and_older_ones_are_superseded() {
 async fn a_stream_is_opened_only_by_the_key_for_its_own_nonce_with_a_live_token() {
     let cloud = Cloud::start(Lifetimes::default()).await;
     let agent = cloud.agent().await;
-    let edits: [(fn(&mut wire::Open), &str); 6] = [
+    type Edit = fn(&mut wire::Open);
+    let edits: [(Edit, &str); 6] = [
         (|o| o.stream_nonce = vec![7; 32], "UNPROVEN"),
         (|o| o.access_token_hash = vec![7; 32], "UNPROVEN"),
         (|o| o.agent_id = "agt_other".into(), "EPOCH_UNKNOWN"),

@@ -121,6 +121,7 @@ impl Core {
             })
             .await?;
         drop(store);
+        fs::set_permissions(&unfinished, Permissions::from_mode(0o600)).map_err(file(&unfinished))?;
         fs::rename(&unfinished, &path).map_err(file(&path))?;
         sync_directory(directory)
     }
@@ -144,8 +145,10 @@ impl Core {
         let shape = || StoreError::Shape(Table::Installation.name());
         let (installation, row) = {
             let view = store.view()?;
-            let installation: Installation = view.get(Table::Installation, &["installation"])?.ok_or_else(shape)?;
-            let row: KeysetRow = view.get(Table::Installation, &["keyset"])?.ok_or_else(shape)?;
+            // Row keys are keyed hashes: under another master key, no row is found at all.
+            let missing = || StoreError::Sealed(Table::Installation.name());
+            let installation: Installation = view.get(Table::Installation, &["installation"])?.ok_or_else(missing)?;
+            let row: KeysetRow = view.get(Table::Installation, &["keyset"])?.ok_or_else(missing)?;
             (installation, row)
         };
         let root = SigningKey::from_bytes(&installation.root_seed);
