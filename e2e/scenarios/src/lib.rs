@@ -1,1 +1,169 @@
-//! stub
+//! What scenarios, demo and bench say again and again: manifests, conditions, rollouts, counts of the audit log.
+
+use anyhow::{Context, Result, ensure};
+use ennote_harness::audit::{AuditEvent, AuditMark};
+use ennote_harness::world::World;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Patience of a scenario for anything that takes the control plane a moment. Never a measurement.
+pub const SOON: Duration = Duration::from_secs(30);
+/// Patience for what backs off first, or waits for an interval.
+pub const LATER: Duration = Duration::from_secs(90);
+
+/// A binding of the smallest form; its Secret has the binding's name.
+pub fn binding(name: &str, secret: &str) -> String {
+    format!(
+        "apiVersion: ennote.io/v1alpha1\nkind: EnnoteSecretBinding\nmetadata: {{name: {name}}}\nspec: {{source: {{secret: {secret:?}}}}}\n"
+    )
+}
+
+/// A Deployment, StatefulSet or DaemonSet that reads a Secret by envFrom and opts in.
+pub fn workload(kind: &str, name: &str, reads: &str) -> String {
+    let replicas = if kind == "DaemonSet" { "" } else { "\n  replicas: 2" };
+    let service = if kind == "StatefulSet" { "\n  serviceName: none" } else { "" };
+    format!(
+        "apiVersion: apps/v1
+kind: {kind}
+metadata:
+  name: {name}
+  annotations: {{ennote.io/restart: auto}}
+spec:{replicas}{service}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - {{name: c, image: none, envFrom: [{{secretRef: {{name: {reads}}}}}]}}
+"
+    )
+}
+
+/// A condition as `Status/Reason`.
+pub fn condition(binding: &Value, kind: &str) -> Option<String> {
+    let conditions = binding["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|c| c["type"] == kind)?;
+    Some(format!("{}/{}", found["status"].as_str()?, found["reason"].as_str()?))
+}
+
+/// A condition's message.
+pub fn message(binding: &Value, kind: &str) -> String {
+    let conditions = binding["status"]["conditions"].as_array();
+    let found = conditions.and_then(|all| all.iter().find(|c| c["type"] == kind));
+    found.and_then(|c| c["message"].as_str()).unwrap_or_default().to_owned()
+}
+
+/// Waits until a condition reads `Status/Reason`, and that of the newest generation; gives the binding.
+///
+/// # Errors
+/// With diagnostics, when it does not come.
+pub async fn until_condition(world: &World, name: &str, kind: &str, want: &str) -> Result<Value> {
+    world
+        .eventually(&format!("{name}: {kind} {want}"), LATER, async || {
+            let binding = world.binding(name).await?;
+            let seen = condition(&binding, kind);
+            ensure!(seen.as_deref() == Some(want), "{name}: {kind} is {seen:?}: {}", message(&binding, kind));
+            ensure!(
+                binding["status"]["observedGeneration"] == binding["metadata"]["generation"],
+                "not the newest generation"
+            );
+            Ok(binding)
+        })
+        .await
+}
+
+/// Waits until a binding holds a version; gives the binding.
+///
+/// # Errors
+/// With diagnostics, when it does not come.
+pub async fn until_version(world: &World, name: &str, version: u64) -> Result<Value> {
+    world
+        .eventually(&format!("{name} at version {version}"), LATER, async || {
+            let binding = world.binding(name).await?;
+            ensure!(
+                condition(&binding, "Ready").as_deref() == Some("True/Synced"),
+                "Ready is {:?}",
+                condition(&binding, "Ready")
+            );
+            let seen = &binding["status"]["source"]["version"];
+            ensure!(seen.as_u64() == Some(version), "version is {seen}");
+            Ok(binding)
+        })
+        .await
+}
+
+/// Waits until `status.rollouts` shows a workload (KIND/NAME) at a version in a phase; gives the binding.
+///
+/// # Errors
+/// With diagnostics, when it does not come.
+pub async fn until_rollout(world: &World, name: &str, workload: &str, version: u64, phase: &str) -> Result<Value> {
+    world
+        .eventually(&format!("{workload} of {name}: version {version} {phase}"), LATER, async || {
+            let binding = world.binding(name).await?;
+            let shown = rollout(&binding, workload).context("not in status.rollouts")?;
+            ensure!(shown["phase"] == phase && shown["version"].as_u64() == Some(version), "it is {shown}");
+            Ok(binding)
+        })
+        .await
+}
+
+/// An entry of `status.rollouts`.
+pub fn rollout(binding: &Value, workload: &str) -> Option<Value> {
+    let (kind, name) = workload.split_once('/')?;
+    let all = binding["status"]["rollouts"].as_array()?;
+    all.iter().find(|r| r["kind"] == kind && r["name"] == name).cloned()
+}
+
+/// Waits until a workload's baseline is recorded: from then on a change restarts it.
+///
+/// # Errors
+/// With diagnostics, when it does not come.
+pub async fn until_baseline(world: &World, name: &str, workload: &str) -> Result<()> {
+    world
+        .eventually(&format!("baseline of {workload} in {name}"), SOON, async || {
+            let binding = world.binding(name).await?;
+            ensure!(binding["status"]["baselines"][workload].is_string(), "none yet");
+            Ok(())
+        })
+        .await
+}
+
+/// What the agent asked of the API server.
+#[derive(Clone, Debug, Default)]
+pub struct Requests(pub Vec<AuditEvent>);
+
+impl Requests {
+    /// Of the agent of this world, since `mark`.
+    ///
+    /// # Errors
+    /// When there is no audit log.
+    pub async fn since(world: &World, mark: AuditMark) -> Result<(Self, AuditMark)> {
+        let (events, mark) = world.agent_requests(mark).await?;
+        Ok((Self(events), mark))
+    }
+
+    /// Writes to Secrets that the API server took.
+    pub fn secret_writes(&self) -> usize {
+        self.0.iter().filter(|e| e.resource == "secrets" && e.is_write() && e.code < 300).count()
+    }
+
+    /// Stamps that the API server took: patches of workloads.
+    pub fn restarts(&self) -> usize {
+        let workload = |e: &&AuditEvent| ["deployments", "statefulsets", "daemonsets"].contains(&e.resource.as_str());
+        self.0.iter().filter(workload).filter(|e| e.is_write() && e.code < 300).count()
+    }
+
+    /// Requests that RBAC or admission refused.
+    pub fn denied(&self) -> Vec<&AuditEvent> {
+        self.0.iter().filter(|e| e.is_denied()).collect()
+    }
+}
+
+/// The mark at the end of the audit log.
+///
+/// # Errors
+/// When there is no audit log.
+pub async fn mark(world: &World) -> Result<AuditMark> {
+    Ok(world.plane.audit(ennote_harness::audit::START).await?.1)
+}

@@ -1,0 +1,6 @@
+//! Scenarios: each promise on a real control plane, under the chart's real rights. One file a subject.
+//!
+//! All scenarios share one control plane, each in namespaces of its own with its own cloud, release and agent; those that
+//! disturb the control plane start one of their own.
+
+mod sync;
