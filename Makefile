@@ -13,7 +13,7 @@ ARGS   ?=
 # Every command works on the whole workspace: with one set of packages there is one set of features, and nothing is built twice.
 # The rungs of the test ladder differ only in which test targets they pick.
 picked    = $(patsubst %.rs,%,$(notdir $(wildcard $(1))))
-SCENARIOS := $(addprefix --test=,$(call picked,e2e/scenarios/tests/*.rs e2e/harness/tests/*.rs))
+SCENARIOS := --test=scenarios $(addprefix --test=,$(call picked,e2e/harness/tests/*.rs))
 OTHERS    := $(addprefix --test=,$(filter-out chart,$(call picked,tests/*.rs e2e/devcloud/tests/*.rs)))
 
 DENY_VERSION := 0.20.2

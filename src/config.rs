@@ -46,7 +46,7 @@ pub struct HealthcheckSettings {
 /// Settings of `run`.
 #[derive(Args, Debug)]
 pub struct RunSettings {
-    /// Address of Ennote Cloud: HOST:PORT, https://HOST[:PORT] or dns:///HOST:PORT. TLS 1.3 only.
+    /// Address of Ennote Cloud: `HOST:PORT`, `https://HOST[:PORT]` or `dns:///HOST:PORT`. TLS 1.3 only.
     #[arg(long, env = "ENNOTE_API_URL", default_value = "api.ennote.io:443")]
     pub api_url: Address,
 

@@ -15,6 +15,23 @@ pub const BINDING_MANAGER: &str = "ennote-agent/binding";
 /// Owns rollouts, baselines and the condition RolledOut.
 pub const WORKLOAD_MANAGER: &str = "ennote-agent/workload";
 
+/// An Event to publish. Notices that are equal but for their note are counted as one series, so what tells two apart goes
+/// into `related`.
+pub struct Notice<'a> {
+    /// The object that it is shown with.
+    pub about: ObjectReference,
+    /// Another object that it speaks of.
+    pub related: Option<ObjectReference>,
+    /// Warning instead of Normal.
+    pub warning: bool,
+    /// CamelCase, for machines.
+    pub reason: &'a str,
+    /// What the agent did or tried.
+    pub action: &'a str,
+    /// For people; cut after 1,000 characters.
+    pub note: &'a str,
+}
+
 /// Writes status and Events.
 #[derive(Clone)]
 pub struct StatusWriter {
@@ -53,15 +70,15 @@ impl StatusWriter {
     }
 
     /// Publishes an Event. Failure is logged: an Event is a courtesy.
-    pub async fn event(&self, about: &ObjectReference, warning: bool, reason: &str, action: &str, note: &str) {
+    pub async fn event(&self, notice: Notice<'_>) {
         let event = Event {
-            type_: if warning { EventType::Warning } else { EventType::Normal },
-            reason: reason.to_owned(),
-            note: Some(note.chars().take(1000).collect()),
-            action: action.to_owned(),
-            secondary: None,
+            type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+            reason: notice.reason.to_owned(),
+            note: Some(notice.note.chars().take(1000).collect()),
+            action: notice.action.to_owned(),
+            secondary: notice.related,
         };
-        match tokio::time::timeout(DEADLINE, self.recorder.publish(&event, about)).await {
+        match tokio::time::timeout(DEADLINE, self.recorder.publish(&event, &notice.about)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(error = %Chain(&error), "an Event was not published"),
             Err(_) => tracing::debug!("an Event was not published in time"),

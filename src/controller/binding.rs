@@ -3,7 +3,7 @@
 
 use crate::cloud::inbox::Wanted;
 use crate::cluster::error::{Chain, ClusterError};
-use crate::cluster::status::BINDING_MANAGER;
+use crate::cluster::status::{BINDING_MANAGER, Notice};
 use crate::controller::context::{Context, Fact, List, Memo};
 use crate::controller::delivery::{Taken, take_in};
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus};
@@ -337,7 +337,15 @@ async fn announce(
     if warning {
         tracing::warn!(namespace, binding = name, reason = ready.reason, mend = ready.message, "not in sync");
     }
-    context.status.event(&binding.object_ref(&()), warning, &ready.reason, "Sync", &ready.message).await;
+    let notice = Notice {
+        about: binding.object_ref(&()),
+        related: None,
+        warning,
+        reason: &ready.reason,
+        action: "Sync",
+        note: &ready.message,
+    };
+    context.status.event(notice).await;
 }
 
 fn uid(binding: &EnnoteSecretBinding) -> &str {

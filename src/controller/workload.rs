@@ -1,6 +1,7 @@
 //! The workload controller: gather what its bindings hold, decide once, stamp, follow to the end.
 
 use crate::cluster::error::{Chain, ClusterError};
+use crate::cluster::status::Notice;
 use crate::controller::context::{Context, List};
 use crate::crd::{EnnoteSecretBinding, RolloutPhase, RolloutStatus};
 use crate::domain::content::Content;
@@ -339,7 +340,7 @@ impl Pass<'_> {
             self.readers.iter().filter(|r| Self::due(r)).map(|r| r.reading.binding.as_str()).collect();
         tracing::info!(namespace, workload, bindings = bindings.join(","), "restarted");
         let note = format!("restarted for a new version of {}", bindings.join(", "));
-        self.context.status.event(&self.reference(), false, "Restarted", "Restart", &note).await;
+        self.notify(self.reference(), None, false, "Restarted", &note).await;
         Ok(Action::requeue(Duration::try_from(TIMEOUT).unwrap_or_default()))
     }
 
@@ -395,7 +396,18 @@ impl Pass<'_> {
         } else {
             ("RolloutComplete", format!("{workload} is up"))
         };
-        self.context.status.event(&binding.object_ref(&()), failed, reason, "Restart", &note).await;
+        self.notify(binding.object_ref(&()), Some(self.reference()), failed, reason, &note).await;
+    }
+
+    async fn notify(
+        &self,
+        about: ObjectReference,
+        related: Option<ObjectReference>,
+        warning: bool,
+        reason: &str,
+        note: &str,
+    ) {
+        self.context.status.event(Notice { about, related, warning, reason, action: "Restart", note }).await;
     }
 
     fn reference(&self) -> ObjectReference {

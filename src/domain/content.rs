@@ -50,7 +50,7 @@ impl fmt::Display for Content {
     }
 }
 
-/// base32(SHA-256(bytes))[:26], lower case: fits a label value.
+/// `base32(SHA-256(bytes))[:26]`, lower case: fits a label value.
 pub fn short_hash(bytes: &[u8]) -> String {
     let mut text = BASE32_NOPAD.encode(&Sha256::digest(bytes)).to_ascii_lowercase();
     text.truncate(26);
