@@ -37,6 +37,11 @@ impl Tools {
         Ok(path)
     }
 
+    /// The folder of the programs that were built here.
+    pub fn folder(&self) -> &Path {
+        &self.bin
+    }
+
     /// KWOK's stage files: how nodes become ready and pods run, complete and go.
     ///
     /// # Errors

@@ -6,6 +6,9 @@ use ennote_harness::world::World;
 use serde_json::Value;
 use std::time::Duration;
 
+pub mod rights;
+pub mod witness;
+
 /// Patience of a scenario for anything that takes the control plane a moment. Never a measurement.
 pub const SOON: Duration = Duration::from_secs(30);
 /// Patience for what backs off first, or waits for an interval.
@@ -154,6 +157,12 @@ impl Requests {
         self.0.iter().filter(workload).filter(|e| e.is_write() && e.code < 300).count()
     }
 
+    /// Stamps of one workload (KIND/NAME) that the API server took.
+    pub fn restarts_of(&self, workload: &str) -> usize {
+        let of = |e: &&AuditEvent| workload.to_lowercase() == format!("{}/{}", e.resource.trim_end_matches('s'), e.name);
+        self.0.iter().filter(of).filter(|e| e.is_write() && e.code < 300).count()
+    }
+
     /// Requests that RBAC or admission refused.
     pub fn denied(&self) -> Vec<&AuditEvent> {
         self.0.iter().filter(|e| e.is_denied()).collect()
@@ -166,4 +175,55 @@ impl Requests {
 /// When there is no audit log.
 pub async fn mark(world: &World) -> Result<AuditMark> {
     Ok(world.plane.audit(ennote_harness::audit::START).await?.1)
+}
+
+/// A binding whose keys are chosen one by one: (key, pointer).
+pub fn mapped(name: &str, secret: &str, keys: &[(&str, &str)]) -> String {
+    let entries: String =
+        keys.iter().map(|(key, pointer)| format!("    - {{key: {key:?}, pointer: {pointer:?}}}\n")).collect();
+    format!("{}  data:\n{entries}", binding_with(name, &format!("source: {{secret: {secret:?}}}")))
+}
+
+/// A binding with this spec, one field of it.
+pub fn binding_with(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: ennote.io/v1alpha1\nkind: EnnoteSecretBinding\nmetadata: {{name: {name:?}}}\nspec:\n  {spec}\n"
+    )
+}
+
+/// Path of a Secret at the API server.
+pub fn secret_path(namespace: &str, name: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/secrets/{name}")
+}
+
+/// An object exactly as the API server gives it to an administrator, byte for byte.
+///
+/// # Errors
+/// What the API server said.
+pub async fn raw(world: &World, path: &str) -> Result<String> {
+    let request = http::Request::get(path).body(Vec::new())?;
+    world.client.request_text(request).await.with_context(|| format!("GET {path}"))
+}
+
+/// An object as JSON.
+///
+/// # Errors
+/// What the API server said.
+pub async fn object(world: &World, path: &str) -> Result<Value> {
+    Ok(serde_json::from_str(&raw(world, path).await?)?)
+}
+
+/// Waits until a condition's message holds a text; gives the binding.
+///
+/// # Errors
+/// With diagnostics, when it does not come.
+pub async fn until_message(world: &World, name: &str, kind: &str, text: &str) -> Result<Value> {
+    world
+        .eventually(&format!("{name}: {kind} says {text:?}"), LATER, async || {
+            let binding = world.binding(name).await?;
+            let said = message(&binding, kind);
+            ensure!(said.contains(text), "{name}: {kind} {:?} says {said:?}", condition(&binding, kind));
+            Ok(binding)
+        })
+        .await
 }
