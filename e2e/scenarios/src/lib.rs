@@ -159,7 +159,8 @@ impl Requests {
 
     /// Stamps of one workload (KIND/NAME) that the API server took.
     pub fn restarts_of(&self, workload: &str) -> usize {
-        let of = |e: &&AuditEvent| workload.to_lowercase() == format!("{}/{}", e.resource.trim_end_matches('s'), e.name);
+        let of =
+            |e: &&AuditEvent| workload.to_lowercase() == format!("{}/{}", e.resource.trim_end_matches('s'), e.name);
         self.0.iter().filter(of).filter(|e| e.is_write() && e.code < 300).count()
     }
 

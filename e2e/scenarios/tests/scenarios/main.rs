@@ -3,4 +3,10 @@
 //! All scenarios share one control plane, each in namespaces of its own with its own cloud, release and agent; those that
 //! disturb the control plane start one of their own.
 
+mod boundaries;
+mod chart;
+mod contents;
+mod manifests;
+mod rollouts;
 mod sync;
+mod wire;
