@@ -1,1 +1,281 @@
-//! To be written.
+//! What a person writes and reads with kubectl: wrong manifests are refused with a sentence, right ones are listed.
+
+use anyhow::{Context, Result, ensure};
+use ennote_harness::world::{Options, World, tree};
+use ennote_scenarios::{SOON, binding_with, object, until_condition};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+const CRD: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/ennotesecretbindings.ennote.io";
+
+/// A world without an agent: the API server alone answers.
+async fn without_agent(name: &str) -> Result<World> {
+    World::start(name, Options { agent: false, ..Options::default() }).await
+}
+
+/// A spec, the rule of the schema that it breaks, and the sentence that a person reads.
+struct Wrong {
+    spec: String,
+    breaks: &'static str,
+    sentence: String,
+}
+
+fn wrong(breaks: &'static str, spec: impl Into<String>, sentence: impl Into<String>) -> Wrong {
+    Wrong { spec: spec.into(), breaks, sentence: sentence.into() }
+}
+
+fn wrongs() -> Vec<Wrong> {
+    const BLANKS: &str = "secret must be the name of a secret in Ennote, without blanks at either end";
+    const NAME: &str = "name must be a Secret's name: lower case letters, digits, '-' and '.', starting and ending with a letter or digit";
+    const KEY: &str = "key must be a key that a Secret can hold: letters, digits, '-', '_' and '.'";
+    const POINTER: &str =
+        "pointer must be a JSON Pointer (RFC 6901): empty, or '/' before each name, for example /keysValues/url";
+    let target = |name: &str| format!("source: {{secret: s}}\n  target: {{name: {name:?}}}");
+    let data = |entries: &str| format!("source: {{secret: s}}\n  data: [{entries}]");
+    let entry = |key: &str, pointer: &str| data(&format!("{{key: {key:?}, pointer: {pointer:?}}}"));
+    let many: Vec<String> = (0..513).map(|n| format!("{{key: k{n}, pointer: /a}}")).collect();
+    let mut all = vec![
+        wrong("spec required source", "target: {name: x}", "spec.source: Required value"),
+        wrong("spec.source type", "source: name", "spec.source in body must be of type object: \"string\""),
+        wrong("spec.source required secret", "source: {workspace: w}", "spec.source.secret: Required value"),
+        wrong("spec.source.secret rule", "source: {secret: ''}", BLANKS),
+        wrong("spec.source.secret rule", "source: {secret: ' a'}", BLANKS),
+        wrong("spec.source.secret rule", "source: {secret: \"a\\n\"}", BLANKS),
+        wrong(
+            "spec.source.secret maxLength",
+            format!("source: {{secret: {}}}", "s".repeat(513)),
+            "spec.source.secret: Too long: may not be more than 512 bytes",
+        ),
+        wrong(
+            "spec.source.secret type",
+            "source: {secret: 7}",
+            "spec.source.secret in body must be of type string: \"integer\"",
+        ),
+        wrong(
+            "spec.source.workspace rule",
+            "source: {secret: s, workspace: ''}",
+            "workspace must not be empty; leave it out for the agent's own workspace",
+        ),
+        wrong(
+            "spec.source.workspace maxLength",
+            format!("source: {{secret: s, workspace: {}}}", "w".repeat(254)),
+            "spec.source.workspace: Too long: may not be more than 253 bytes",
+        ),
+        wrong(
+            "spec.source.workspace type",
+            "source: {secret: s, workspace: [w]}",
+            "spec.source.workspace in body must be of type string: \"array\"",
+        ),
+        wrong(
+            "spec.target type",
+            "source: {secret: s}\n  target: name",
+            "spec.target in body must be of type object: \"string\"",
+        ),
+        wrong(
+            "spec.target.name maxLength",
+            target(&"n".repeat(254)),
+            "spec.target.name: Too long: may not be more than 253 bytes",
+        ),
+        wrong(
+            "spec.target.name type",
+            "source: {secret: s}\n  target: {name: true}",
+            "spec.target.name in body must be of type string: \"boolean\"",
+        ),
+        wrong(
+            "spec.data rule",
+            data(""),
+            "data must list at least one key; leave it out to take every key of the secret",
+        ),
+        wrong("spec.data maxItems", data(&many.join(", ")), "spec.data: Too many: 513: must have at most 512 items"),
+        wrong(
+            "spec.data x-kubernetes-list-map-keys",
+            data("{key: A, pointer: /a}, {key: A, pointer: /b}"),
+            "spec.data[1]: Duplicate value: {\"key\":\"A\"}",
+        ),
+        wrong(
+            "spec.data type",
+            "source: {secret: s}\n  data: A",
+            "spec.data in body must be of type array: \"string\"",
+        ),
+        wrong("spec.data[] type", data("A"), "spec.data[0] in body must be of type object: \"string\""),
+        wrong("spec.data[] required key", data("{pointer: /a}"), "spec.data[0].key: Required value"),
+        wrong("spec.data[] required pointer", data("{key: A}"), "spec.data[0].pointer: Required value"),
+        wrong(
+            "spec.data[].key maxLength",
+            entry(&"k".repeat(254), "/a"),
+            "spec.data[0].key: Too long: may not be more than 253 bytes",
+        ),
+        wrong(
+            "spec.data[].key type",
+            data("{key: 1, pointer: /a}"),
+            "spec.data[0].key in body must be of type string: \"integer\"",
+        ),
+        wrong(
+            "spec.data[].pointer maxLength",
+            entry("A", &format!("/{}", "p".repeat(1024))),
+            "spec.data[0].pointer: Too long: may not be more than 1024 bytes",
+        ),
+        wrong(
+            "spec.data[].pointer type",
+            data("{key: A, pointer: [a]}"),
+            "spec.data[0].pointer in body must be of type string: \"array\"",
+        ),
+    ];
+    all.extend(
+        ["Upper", "", "-a", "a-", "a..b", "a/b", "a_b"].map(|name| wrong("spec.target.name rule", target(name), NAME)),
+    );
+    all.extend(
+        ["", "export A", ".", "..", "..data", "a/b"].map(|key| wrong("spec.data[].key rule", entry(key, "/a"), KEY)),
+    );
+    all.extend(["keysValues", "a/b", "/a~2", "/a~"].map(|p| wrong("spec.data[].pointer rule", entry("A", p), POINTER)));
+    // Strict decoding: a typo is no silent nothing.
+    for (field, spec) in [
+        ("spec.sorce", "source: {secret: s}\n  sorce: {}"),
+        ("spec.source.name", "source: {secret: s, name: s}"),
+        ("spec.target.namespace", "source: {secret: s}\n  target: {namespace: other}"),
+        ("spec.data[0].value", "source: {secret: s}\n  data: [{key: A, pointer: /a, value: b}]"),
+    ] {
+        let sentence = format!("strict decoding error: unknown field \"{field}\"");
+        all.push(wrong("unknown field", spec, sentence));
+    }
+    all
+}
+
+/// All that the schema of `spec` can refuse, as `PATH KEYWORD`.
+fn rules(path: &str, schema: &Value, into: &mut BTreeSet<String>) {
+    const KEYWORDS: [&str; 11] = [
+        "enum",
+        "pattern",
+        "format",
+        "maxLength",
+        "minLength",
+        "maxItems",
+        "minItems",
+        "maximum",
+        "minimum",
+        "maxProperties",
+        "x-kubernetes-list-map-keys",
+    ];
+    into.extend(KEYWORDS.iter().filter(|word| schema.get(**word).is_some()).map(|word| format!("{path} {word}")));
+    if schema.get("x-kubernetes-validations").is_some() {
+        into.insert(format!("{path} rule"));
+    }
+    into.insert(format!("{path} type"));
+    for field in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        into.insert(format!("{path} required {field}"));
+    }
+    for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+        rules(&format!("{path}.{name}"), child, into);
+    }
+    if let Some(items) = schema.get("items") {
+        rules(&format!("{path}[]"), items, into);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_manifest_is_refused_with_its_sentence() -> Result<()> {
+    let world = without_agent("wrong").await?;
+    let table = wrongs();
+
+    let mut unheard = Vec::new();
+    for wrong in &table {
+        let said = world
+            .refused(&binding_with("wrong", &wrong.spec))
+            .await
+            .with_context(|| format!("accepted: {}", wrong.spec))?;
+        if !said.contains(&wrong.sentence) {
+            unheard.push(format!("{}\n  wanted {:?}\n  heard  {said}", wrong.breaks, wrong.sentence));
+        }
+        ensure!(!said.contains('^'), "a regular expression is no sentence: {said}");
+    }
+    ensure!(unheard.is_empty(), "{} of {} are not said as wanted:\n{}", unheard.len(), table.len(), unheard.join("\n"));
+    ensure!(world.kubectl(&["get", "esb", "-o", "name"]).await?.is_empty(), "something was created all the same");
+
+    // The table knows every rule that the API server serves.
+    let crd = object(&world, CRD).await?;
+    let mut served = BTreeSet::new();
+    rules("spec", &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], &mut served);
+    // A spec that is no object at all has no binding to speak of.
+    served.remove("spec type");
+    let known: BTreeSet<String> =
+        table.iter().map(|wrong| wrong.breaks.to_owned()).filter(|breaks| breaks != "unknown field").collect();
+    ensure!(served == known, "rules of the schema and of the table differ: {:?}", &served ^ &known);
+    world.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn examples_are_applied_explained_and_listed() -> Result<()> {
+    let mut world = without_agent("examples").await?;
+    world.cloud.put("payments db", &[("url", "postgres://db/app"), ("user", "app"), ("password", "one")]).await?;
+    let files = yaml_files(&tree().join("examples"))?;
+    ensure!(files.len() >= 4, "the examples were found: {files:?}");
+    for file in &files {
+        let path = file.display().to_string();
+        // What is for a whole cluster is not left in one that others use; who uses it is another scenario.
+        let dry = file.parent().is_some_and(|folder| folder.ends_with("platform"));
+        let mut args = vec!["apply", "-f", &path];
+        args.extend(dry.then_some("--dry-run=server"));
+        world.kubectl(&args).await?;
+    }
+
+    // kubectl learns of a new kind's documentation a moment after the kind.
+    let explained = world
+        .eventually("kubectl explain", SOON, async || {
+            world.kubectl(&["explain", "ennotesecretbinding.spec.source.secret"]).await
+        })
+        .await?;
+    ensure!(explained.contains("The name of the secret in that workspace, exactly as Ennote shows it"), "{explained}");
+
+    // Nobody has seen it: it says so, and a wait for it does not end.
+    let unseen = world.binding("payments-db").await?;
+    ensure!(unseen["status"]["observedGeneration"] == -1, "its status is {}", unseen["status"]);
+    let wait = ["wait", "--for=condition=Ready", "ennotesecretbinding/payments-db"];
+    let premature = world.kubectl(&[&wait[..], &["--timeout=1s"]].concat()).await;
+    ensure!(premature.is_err(), "an unseen binding was taken for a ready one");
+
+    world.agent.start().await?;
+    world.kubectl(&[&wait[..], &["--timeout=60s"]].concat()).await?;
+    until_condition(&world, "payments-db", "Ready", "True/Synced").await?;
+    until_condition(&world, "payments-db-mapped", "Ready", "True/Synced").await?;
+
+    let columns = ["NAME", "SECRET", "READY", "VERSION", "SYNCED", "ROLLOUT", "AGE"];
+    let wide = [&columns[..], &["REASON", "LATENCY"]].concat();
+    let everywhere = [&["NAMESPACE"], &columns[..]].concat();
+    // kubectl keeps what it knows of a server for hours, but looks again for a name that it does not know: this one first.
+    let lists: [(&[&str], &[&str]); 7] = [
+        (&["get", "ennotesecretbindings"], &columns),
+        (&["get", "bindings"], &columns),
+        (&["get", "esb"], &columns),
+        (&["get", "ennote"], &columns),
+        (&["get", "bindings", "-o", "wide"], &wide),
+        (&["get", "bindings", "-A"], &everywhere),
+        (&["get", "ennotesecretbinding", "payments-db"], &columns),
+    ];
+    for (args, want) in lists {
+        let listed = world.kubectl(args).await?;
+        let mut lines = listed.lines();
+        let head: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+        ensure!(head == want, "kubectl {} shows the columns {head:?}", args.join(" "));
+        let line = lines.find(|line| line.contains("payments-db ")).with_context(|| format!("not listed: {listed}"))?;
+        ensure!(line.contains("payments db") && line.contains("True"), "kubectl {}: {line}", args.join(" "));
+    }
+    let listed = world.kubectl(&["get", "bindings", "-o", "wide"]).await?;
+    ensure!(listed.matches("Synced").count() == 2, "the reason is shown: {listed}");
+    world.stop().await
+}
+
+fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(yaml_files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            found.push(path);
+        }
+    }
+    // Bindings before workloads, as a person would.
+    found.sort();
+    Ok(found)
+}
