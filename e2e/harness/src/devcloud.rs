@@ -246,9 +246,9 @@ impl DevCloud {
         *self.serve.lock().unwrap_or_else(PoisonError::into_inner) = args;
     }
 
-    /// Leaves logs and data behind for a look.
-    pub fn keep(&self) {
-        self.dir.keep();
+    /// Folder of this run: data (unless given) and log.
+    pub fn dir(&self) -> &RunDir {
+        &self.dir
     }
 
     fn take(&self) -> Result<Process> {

@@ -210,10 +210,10 @@ pub async fn run(command: Command, input: &[u8]) -> Result<Output> {
 }
 
 /// A short command's entry in the watchdog's list.
-struct Known(u32);
+pub(crate) struct Known(u32);
 
 impl Known {
-    fn new(pid: u32) -> Result<Self> {
+    pub(crate) fn new(pid: u32) -> Result<Self> {
         watchdog::started(pid)?;
         Ok(Self(pid))
     }

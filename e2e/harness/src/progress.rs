@@ -1,5 +1,6 @@
 //! Lines on standard error while something long runs: what is being done and for how long.
 
+use crate::process::Known;
 use anyhow::{Context, Result, bail};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -49,6 +50,7 @@ impl Progress {
     /// Runs `command`, shows the newest line of its standard error, and returns its standard output.
     pub(crate) fn follow(&self, command: &mut Command) -> Result<String> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let _known = Known::new(child.id())?;
         let mut stdout = child.stdout.take().context("no standard output")?;
         let stderr = child.stderr.take().context("no standard error")?;
         let reader = std::thread::spawn(move || {

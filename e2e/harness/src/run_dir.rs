@@ -44,6 +44,20 @@ impl RunDir {
         self.keep.store(true, Ordering::Relaxed);
         watchdog::keep(&self.path);
     }
+
+    /// Whether it will be left behind.
+    pub fn is_kept(&self) -> bool {
+        self.keep.load(Ordering::Relaxed)
+    }
+
+    /// Takes [`Self::keep`] back: a failure that was expected needs no look.
+    ///
+    /// # Errors
+    /// When the watchdog has ended.
+    pub fn discard(&self) -> Result<()> {
+        self.keep.store(false, Ordering::Relaxed);
+        watchdog::remove_at_end(&self.path)
+    }
 }
 
 impl Drop for RunDir {
@@ -51,7 +65,7 @@ impl Drop for RunDir {
         if std::thread::panicking() {
             self.keep();
         }
-        if !self.keep.load(Ordering::Relaxed) && std::fs::remove_dir_all(&self.path).is_ok() {
+        if !self.is_kept() && std::fs::remove_dir_all(&self.path).is_ok() {
             // The watchdog has nothing left to remove; a failed removal stays its task.
             watchdog::keep(&self.path);
         }

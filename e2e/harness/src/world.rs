@@ -276,7 +276,7 @@ impl World {
             Ok(value) => Ok(value),
             Err(error) => {
                 self.plane.dir().keep();
-                self.cloud.keep();
+                self.cloud.dir().keep();
                 let told = format!("{error:#}\n{}", self.diagnostics().await);
                 Err(anyhow::Error::msg(told))
             }

@@ -73,6 +73,15 @@ async fn it_runs_workloads_survives_an_api_server_restart_and_leaves_nothing() -
     assert_eq!(denied[0].user, "system:serviceaccount:shop:default");
     assert_eq!((denied[0].verb.as_str(), denied[0].resource.as_str()), ("list", "secrets"));
 
+    // A cluster that is only given: usable, but its log and its processes are not ours.
+    let given = Options { kubeconfig: Some(plane.kubeconfig().to_owned()), ..Options::default() };
+    let given = ControlPlane::start(given).await?;
+    given.kubectl(&["get", "deployment/web", "-n", "shop"]).await?.ok()?;
+    let error = given.audit(audit::START).await.err().context("its audit log was read")?;
+    assert!(error.to_string().contains("given by its kubeconfig"), "{error}");
+    assert!(given.restart_api_server().await.is_err());
+    given.stop().await?;
+
     plane.restart_api_server().await?;
     assert_eq!(plane.ports(), ports);
     plane.kubectl(&["scale", "deployment/web", "-n", "shop", "--replicas=5"]).await?.ok()?;

@@ -41,6 +41,9 @@ async fn a_secret_of_the_cloud_reaches_the_namespace() -> Result<()> {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
     assert!(!text.contains("second"), "a value was shown");
+    assert!(world.plane.dir().is_kept() && world.cloud.dir().is_kept());
+    world.plane.dir().discard()?;
+    world.cloud.dir().discard()?;
     world.stop().await
 }
 
