@@ -35,9 +35,11 @@ test: needs ## Everything CI runs; ends with one line of counts
 	@.ci/test
 
 .PHONY: bench
-bench: needs tools ## Latency and memory against a bare client on the same API server
-	$(CARGO) build --release -p ennote-agent -p ennote-devcloud -p ennote-scenarios
-	@exec $(TARGET)/release/bench $(ARGS)
+bench: needs tools ## Latency and memory against a bare client on the same API server (ARGS=--help)
+	$(CARGO) build --release --locked -p ennote-agent
+	$(CARGO) build --profile quick --locked -p ennote-devcloud -p ennote-scenarios --bin ennote-devcloud --bin bench
+	@install $(TARGET)/release/ennote-agent $(TARGET)/quick/
+	@exec $(TARGET)/quick/bench $(ARGS)
 
 .PHONY: verify
 verify: needs $(DENY) ## Licences, sources and bans of all dependencies; documentation; lock file
