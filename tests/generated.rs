@@ -71,7 +71,7 @@ fn the_list_of_reasons_is_whole() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Names of the form `some_test_name` in ARCHITECTURE.md.
+/// Names of the form `some_test_name` in a page.
 fn test_names(text: &str) -> Vec<&str> {
     let is_name = |word: &&str| {
         word.matches('_').count() >= 2 && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
@@ -80,7 +80,7 @@ fn test_names(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_architecture_page_names_tests_that_exist() -> Result<(), Box<dyn Error>> {
+fn the_pages_name_tests_and_targets_that_exist() -> Result<(), Box<dyn Error>> {
     fn sources(dir: &Path, text: &mut String) -> std::io::Result<()> {
         for entry in std::fs::read_dir(dir)? {
             let path = entry?.path();
@@ -96,10 +96,19 @@ fn the_architecture_page_names_tests_that_exist() -> Result<(), Box<dyn Error>> 
     for dir in ["src", "tests", "e2e"] {
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut code)?;
     }
-    let page = read("ARCHITECTURE.md")?;
-    let names = test_names(&page);
-    assert!(names.len() > 20, "ARCHITECTURE.md names a test for each invariant: {names:?}");
-    let gone: Vec<&str> = names.into_iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
-    assert_eq!(gone, Vec::<&str>::new(), "ARCHITECTURE.md names tests that are gone");
+    let makefile = read("Makefile")?;
+    for (page, at_least) in [("ARCHITECTURE.md", 20), ("README.md", 8), ("CONTRIBUTING.md", 0)] {
+        let text = read(page)?;
+        let names = test_names(&text);
+        assert!(names.len() >= at_least, "{page} names a test for each thing that it promises: {names:?}");
+        let gone: Vec<&str> = names.into_iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
+        assert_eq!(gone, Vec::<&str>::new(), "{page} names tests that are gone");
+        let targets = text.split("make ").skip(1).filter_map(|rest| rest.split([' ', '`', '\n', ':', ',', '.']).next());
+        let missing: Vec<&str> = targets
+            .filter(|t| !t.is_empty() && text.contains(&format!("`make {t}")))
+            .filter(|t| !makefile.contains(&format!("\n{t}:")))
+            .collect();
+        assert_eq!(missing, Vec::<&str>::new(), "{page} names targets that the Makefile lacks");
+    }
     Ok(())
 }
