@@ -11,6 +11,10 @@ pub struct Settings {
     /// Folder with etcd, kube-apiserver and kubectl to use instead of our own (the variable of envtest).
     #[arg(long, env = "KUBEBUILDER_ASSETS")]
     pub assets: Option<PathBuf>,
+    /// A cluster to use instead of a fresh control plane, with cluster-admin rights. Its audit log cannot be read, so what is
+    /// counted there fails; the demo and everything else works.
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
     /// Where built tools are kept. Default: $XDG_CACHE_HOME, else ~/.cache.
     #[arg(long, env = "XDG_CACHE_HOME")]
     pub cache: Option<PathBuf>,
@@ -33,7 +37,7 @@ impl Settings {
     pub fn from_env() -> Result<Self> {
         let mut settings = Self::try_parse_from(["ennote-harness"])?;
         // An empty variable means an absent one, as it does for the tools that share these names.
-        for path in [&mut settings.assets, &mut settings.cache, &mut settings.binaries] {
+        for path in [&mut settings.assets, &mut settings.cache, &mut settings.binaries, &mut settings.kubeconfig] {
             *path = path.take().filter(|path| !path.as_os_str().is_empty());
         }
         Ok(settings)

@@ -4,6 +4,7 @@ use crate::agent::{self, Agent};
 use crate::audit::{AuditEvent, AuditMark};
 use crate::control_plane::{ControlPlane, Options as PlaneOptions};
 use crate::devcloud::{self, DevCloud};
+use crate::settings::Settings;
 use crate::wait;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -76,14 +77,18 @@ pub struct World {
     values: Value,
 }
 
-/// The control plane that all scenarios of this process share; started by the first.
+/// The control plane that all scenarios of this process share: started by the first, or the cluster that KUBECONFIG names.
 ///
 /// # Errors
 /// When it does not start.
 pub async fn shared_plane() -> Result<Arc<ControlPlane>> {
     static SHARED: OnceCell<Arc<ControlPlane>> = OnceCell::const_new();
     // Statics are never dropped: the watchdog ends it with this process.
-    SHARED.get_or_try_init(async || ControlPlane::start(PlaneOptions::default()).await.map(Arc::new)).await.cloned()
+    let start = async || {
+        let kubeconfig = Settings::from_env()?.kubeconfig;
+        ControlPlane::start(PlaneOptions { kubeconfig, ..PlaneOptions::default() }).await.map(Arc::new)
+    };
+    SHARED.get_or_try_init(start).await.cloned()
 }
 
 impl World {
