@@ -16,18 +16,19 @@ pub const STATUS: (&str, &str) = ("ennotesecretbindings/status", "patch");
 pub const STAMP: (&str, &str) = ("deployments", "patch");
 
 /// The chart's Role in the namespace of the release.
-pub struct Rights<'a> {
-    world: &'a World,
+pub struct Rights {
     roles: Api<Role>,
+    reviews: Api<SubjectAccessReview>,
+    namespace: String,
     granted: Vec<PolicyRule>,
 }
 
-impl<'a> Rights<'a> {
+impl Rights {
     /// Reads what the chart grants.
     ///
     /// # Errors
     /// When there is no such Role.
-    pub async fn of(world: &'a World) -> Result<Self> {
+    pub async fn of(world: &World) -> Result<Self> {
         let roles: Api<Role> = Api::namespaced(world.client.clone(), &world.namespace);
         let rules = roles.get(RELEASE).await?.rules.unwrap_or_default();
         // One rule a resource, so that a verb is taken from that one only.
@@ -35,7 +36,8 @@ impl<'a> Rights<'a> {
             let resources = rule.resources.iter().flatten();
             resources.map(|resource| PolicyRule { resources: Some(vec![resource.clone()]), ..rule.clone() })
         });
-        Ok(Self { world, granted: granted.collect(), roles })
+        let (reviews, namespace) = (Api::all(world.client.clone()), world.namespace.clone());
+        Ok(Self { granted: granted.collect(), roles, reviews, namespace })
     }
 
     /// Leaves the agent all that the chart grants but these (resource, verb); returns when the API server acts on it.
@@ -69,13 +71,12 @@ impl<'a> Rights<'a> {
     }
 
     async fn until(&self, rule: &PolicyRule, verb: &str, wanted: bool) -> Result<()> {
-        let reviews: Api<SubjectAccessReview> = Api::all(self.world.client.clone());
         let (name, sub) = resource(rule).split_once('/').unwrap_or((resource(rule), ""));
         let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
-                user: Some(format!("system:serviceaccount:{}:{RELEASE}", self.world.namespace)),
+                user: Some(format!("system:serviceaccount:{}:{RELEASE}", self.namespace)),
                 resource_attributes: Some(ResourceAttributes {
-                    namespace: Some(self.world.namespace.clone()),
+                    namespace: Some(self.namespace.clone()),
                     group: rule.api_groups.iter().flatten().next().cloned(),
                     resource: Some(name.to_owned()),
                     subresource: (!sub.is_empty()).then(|| sub.to_owned()),
@@ -87,7 +88,7 @@ impl<'a> Rights<'a> {
             ..SubjectAccessReview::default()
         };
         wait::until("RBAC to follow the Role", SOON, async || {
-            let allowed = reviews.create(&PostParams::default(), &review).await?.status.is_some_and(|s| s.allowed);
+            let allowed = self.reviews.create(&PostParams::default(), &review).await?.status.is_some_and(|s| s.allowed);
             ensure!(allowed == wanted, "may {verb} {}: {allowed}", resource(rule));
             Ok(())
         })
