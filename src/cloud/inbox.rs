@@ -143,10 +143,12 @@ impl Inbox {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Declares a want, or raises what is known. `again` asks anew after a delivery that was not taken.
+    /// Declares a want, or raises what is known. `again` asks anew after a delivery that was not taken; one that waits to be
+    /// taken is none.
     pub fn want(&self, wanted: &Wanted, known: u64, again: bool) {
         let mut table = self.table();
         let uid = wanted.binding_uid.clone();
+        let again = again && !table.arrivals.contains_key(&uid);
         let same = table.wants.get_mut(&uid).filter(|w| w.wanted == *wanted);
         if let Some(want) = same {
             if want.known == known && !(want.resting && again) {
@@ -396,6 +398,9 @@ mod tests {
         assert_eq!(asked(&inbox, 1).0, vec![], "unchanged and not asked again");
         inbox.want(&wanted("u", "s"), 4, true);
         assert_eq!(asked(&inbox, 1).0, vec![(1, 4)]);
+        deliver(&inbox, 1, sealed(1));
+        inbox.want(&wanted("u", "s"), 4, true);
+        assert_eq!(asked(&inbox, 1).0, vec![], "what came has not been looked at yet");
     }
 
     #[test]

@@ -183,7 +183,8 @@ fn ask(
             waiting_for_link(context).map_or_else(|| Pass::say(problem.clone()), |_| Pass::say(Outcome::Unchanged))
         }
         _ if known > 0 => {
-            context.inbox.want(wanted, known, false);
+            // A want that rests here is one whose delivery never reached the status, as when the API server refused it.
+            context.inbox.want(wanted, known, true);
             Pass::say(Outcome::Unchanged)
         }
         fact => {
