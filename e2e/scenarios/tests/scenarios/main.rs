@@ -6,7 +6,9 @@
 mod boundaries;
 mod chart;
 mod contents;
+mod isolation;
 mod manifests;
+mod resilience;
 mod rollouts;
 mod sync;
 mod wire;
