@@ -22,9 +22,42 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
 /// # Errors
 /// `ClusterError::Configure` when neither is there.
 pub async fn connect() -> Result<Client, ClusterError> {
-    let mut config = Config::infer().await.map_err(|e| ClusterError::Configure(Box::new(e)))?;
+    client(Config::infer().await.map_err(|e| ClusterError::Configure(Box::new(e)))?)
+}
+
+fn client(mut config: Config) -> Result<Client, ClusterError> {
     // kube retries 429, 503 and 504 up to 15 times without a word: an outage would look like a hang.
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(5));
     Client::try_from(config).map_err(|e| ClusterError::Connect(Box::new(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::secrets::Secrets;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_call_is_tried_once_and_its_failure_is_seen() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let _ = socket.read(&mut request).await;
+                counted.fetch_add(1, Ordering::SeqCst);
+                let _ = socket
+                    .write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    .await;
+            }
+        });
+        let secrets = Secrets::new(client(Config::new(url)).unwrap());
+        let error = secrets.fetch("shop", "db").await.unwrap_err();
+        assert_eq!((error.code(), asked.load(Ordering::SeqCst)), (Some(503), 1));
+    }
 }
