@@ -12,6 +12,8 @@ pub const MAX_KEYS: usize = 32;
 pub const MAX_WANTS_IN_ASK: usize = 500;
 /// Payload bytes that may wait for their want to be sent again. One delivery always passes.
 pub const MAX_UNANSWERED: usize = 8 * 1024 * 1024;
+/// Bytes of each text of a want: so that a header always fits beside its payload.
+const MAX_TEXT: usize = 1024;
 /// Wants that one stream may hold.
 const MAX_WANTS: usize = 50_000;
 
@@ -232,6 +234,10 @@ impl Delivery {
     }
 
     fn want(&mut self, want: wire::Want) -> Result<(), BadAsk> {
+        let texts = [&want.namespace, &want.binding, &want.binding_uid, &want.workspace, &want.secret];
+        if texts.into_iter().any(|text| text.len() > MAX_TEXT) {
+            return Err(BadAsk::Malformed("a text of a want has at most 1024 bytes"));
+        }
         let known_version = want.known_version;
         let workspace = if want.workspace.is_empty() { self.own_workspace.clone() } else { want.workspace };
         let wanted = Wanted {
@@ -419,6 +425,7 @@ mod tests {
         bench.ask(2, &[]).unwrap();
         bench.next_key = 1;
         assert!(malformed(bench.ask(1, &[])), "a key index used again");
+        assert!(malformed(Bench::new().ask(0, &[(1, &"x".repeat(1025), 0)])));
         let many: Vec<(u64, &str, u64)> = (1..=501).map(|id| (id, "a", 0)).collect();
         assert!(malformed(Bench::new().ask(0, &many)));
     }

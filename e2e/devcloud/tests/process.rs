@@ -215,6 +215,7 @@ fn errors_say_what_mends_them() {
         (&["secret", "get", "none"], "ennote-devcloud secret list"),
         (&["secret", "put", "a", "--workspace", "none", "K=V"], "ennote-devcloud workspace create none"),
         (&["secret", "put", "a"], "--from-env-file"),
+        (&["token", "create", "--agent", "a", "--namespace", "n", "--life", "3h"], "lives 2h at most"),
         (&["agent", "revoke", "none"], "ennote-devcloud agent list"),
         (&["agent", "grant", "none", "--namespace", "n"], "ennote-devcloud agent list"),
         (&["serve", "--listen", "0.0.0.0:0", "--plaintext"], "leave --plaintext out"),

@@ -98,7 +98,7 @@ pub enum TokenCommand {
     /// Make a bootstrap token: used once, within two hours, to make an agent or to re-enrol one of that name
     #[command(after_help = "\
 Example, without the token ever standing on a command line:
-  ennote-devcloud token create -q --agent shop --namespace shop > token && chmod 600 token
+  (umask 077; ennote-devcloud token create -q --agent shop --namespace shop > token)
   kubectl -n ennote create secret generic ennote-agent-token --from-file=token")]
     Create(TokenCreate),
 }
@@ -115,9 +115,9 @@ pub struct TokenCreate {
     /// The agent's workspace [default: the one of init]
     #[arg(long, short, value_name = "WORKSPACE")]
     pub workspace: Option<String>,
-    /// How long it can be used. A running server's own setting counts instead
-    #[arg(long, default_value = "2h", value_parser = humantime::parse_duration, value_name = "TIME", hide = true)]
-    pub life: std::time::Duration,
+    /// How long it can be used [default, and most: the server's --bootstrap-token-life, 2h]
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub life: Option<std::time::Duration>,
     /// Print nothing but the token
     #[arg(long, short)]
     pub quiet: bool,
@@ -137,14 +137,15 @@ pub enum SecretCommand {
 Values on a command line can be read by every user of the machine while the command runs, and stay
 in the shell's history. Prefer files and stdin:
   ennote-devcloud secret put 'payments db' --from-env-file payments.env
-  pass show payments | ennote-devcloud secret put 'payments db' --from-file password=-
+  pass show payments | tr -d '\\n' | ennote-devcloud secret put 'payments db' --from-file password=-
   ennote-devcloud secret put tls --from-file tls.crt=server.pem --from-file tls.key=server.key
   ennote-devcloud secret put app --payload app.json      {\"keysValues\":{\"PORT\":5432}} keeps numbers
   printf 'LEVEL=debug\\n' | ennote-devcloud secret put app -
 For values that are no secret:
   ennote-devcloud secret put app LEVEL=debug 'GREETING=hello world'
 Other types name their fields as keys:
-  ennote-devcloud secret put mail --type LOGIN_PASSWORD --from-env-file mail.env   (login=, password=)"
+  ennote-devcloud secret put mail --type LOGIN_PASSWORD --from-env-file mail.env
+(with lines login= and password=)"
     )]
     Put(SecretPut),
     /// Print the payload of a version, by default the newest

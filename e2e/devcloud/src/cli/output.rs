@@ -291,6 +291,34 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_is_shown_with_its_state_and_how_it_renews() {
+        let entry = AgentEntry {
+            name: "shop".into(),
+            id: "agt_1".into(),
+            workspace: "default".into(),
+            namespaces: vec!["ops".into(), "shop".into()],
+            grants: vec![Grant { namespace: "ops".into(), workspace: "default".into(), secret: Some("my db".into()) }],
+            epoch: 3,
+            streams: 1,
+            build: "1.2.3 (abc)".into(),
+            renewal: "key".into(),
+            revoked: false,
+            joined_at_ms: 0,
+        };
+        let table = printed(Format::Table, |o| o.agents(std::slice::from_ref(&entry)));
+        let row = table.lines().nth(1).unwrap();
+        for shown in
+            ["shop", "agt_1", "3", "connected", "ops,shop", "ops: 'my db' of default", "by key alone", "1.2.3 (abc)"]
+        {
+            assert!(row.contains(shown), "{shown}: {row}");
+        }
+        let gone = AgentEntry { streams: 0, ..entry.clone() };
+        assert!(printed(Format::Table, |o| o.agents(&[gone])).contains("offline"));
+        let revoked = AgentEntry { revoked: true, ..entry };
+        assert!(printed(Format::Table, |o| o.agents(&[revoked])).contains("revoked"));
+    }
+
+    #[test]
     fn a_payload_is_printed_exactly_as_it_was_given() {
         let found = Fetched {
             name: "n".into(),

@@ -83,9 +83,9 @@ async fn init(data: &Path, args: Init, mut out: Output<impl Write>) -> Result<()
 
 async fn token(data: &Path, command: TokenCommand, mut out: Output<impl Write>) -> Result<(), Ended> {
     let TokenCommand::Create(args) = command;
-    let lives = Lifetimes { bootstrap_token_life: args.life, ..Lifetimes::default() };
-    let client = Client::find(data, lives).await.map_err(Ended::of)?;
-    let request = TokenRequest { agent: args.agent, namespaces: args.namespace, workspace: args.workspace };
+    let client = Client::find(data, Lifetimes::default()).await.map_err(Ended::of)?;
+    let request =
+        TokenRequest { agent: args.agent, namespaces: args.namespace, workspace: args.workspace, life: args.life };
     let made = client.create_token(request).await.map_err(Ended::of)?;
     out.token(&made, args.quiet).map_err(Ended::of)
 }

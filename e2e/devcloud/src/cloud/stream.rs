@@ -225,16 +225,14 @@ impl Stream {
             Ok(News::Secret { workspace, secret }) => self.delivery.secret_changed(&workspace, &secret),
             Ok(News::Agent { agent_id }) if agent_id == self.agent.id => self.agent_changed()?,
             Ok(News::Agent { .. }) => (),
-            Err(broadcast::error::RecvError::Lagged(_)) => {
-                self.agent_changed()?;
-                self.delivery.everything_changed();
-            }
+            // More than could be kept: anything may have changed.
+            Err(broadcast::error::RecvError::Lagged(_)) => self.agent_changed()?,
             Err(broadcast::error::RecvError::Closed) => return Err(Refusal::Stopping.into()),
         }
         Ok(())
     }
 
-    /// Grants, epoch or revocation.
+    /// Grants, epoch or revocation may have changed: ends the stream, or looks at every want again.
     fn agent_changed(&mut self) -> Result<(), End> {
         let epoch = self.agent.epoch;
         self.agent = self.core.agent(&self.agent.id)?.ok_or(Refusal::EpochUnknown)?;

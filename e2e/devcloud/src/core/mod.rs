@@ -56,6 +56,8 @@ pub enum AdminError {
     Erased { name: String, version: u64 },
     #[error("there is no agent {0:?}; see: ennote-devcloud agent list")]
     NoAgent(String),
+    #[error("a bootstrap token lives {} at most; `serve --bootstrap-token-life` sets that", humantime::format_duration(*.0))]
+    LongLife(std::time::Duration),
     #[error("name at least one namespace: --namespace NAMESPACE")]
     NoNamespace,
 }

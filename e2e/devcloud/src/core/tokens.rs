@@ -7,6 +7,7 @@ use crate::{clock, entropy, names};
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 const PREFIX: &str = "ennt1";
@@ -20,6 +21,9 @@ pub struct TokenRequest {
     pub namespaces: Vec<String>,
     /// Default: the installation's.
     pub workspace: Option<String>,
+    /// How long it can be used. Default, and most: the server's setting.
+    #[serde(default)]
+    pub life: Option<Duration>,
 }
 
 /// A token, shown once.
@@ -60,11 +64,16 @@ impl Core {
         if namespaces.is_empty() {
             return Err(AdminError::NoNamespace);
         }
+        let longest = self.lives.bootstrap_token_life;
+        let life = request.life.unwrap_or(longest);
+        if life > longest {
+            return Err(AdminError::LongLife(longest));
+        }
         let id = BASE32_NOPAD.encode(&entropy::bytes::<10>()).to_lowercase();
         let secret = Zeroizing::new(BASE64URL_NOPAD.encode(Zeroizing::new(entropy::bytes::<32>()).as_slice()));
         let root = BASE64URL_NOPAD.encode(&self.root_hash());
         let text = Zeroizing::new(format!("{PREFIX}.{id}.{}.{root}", secret.as_str()));
-        let (text_hash, life) = (hash(&[text.as_bytes()]), clock::millis(self.lives.bootstrap_token_life));
+        let (text_hash, life) = (hash(&[text.as_bytes()]), clock::millis(life));
         let row =
             move |expires_at_ms| Token { id, text_hash, agent, workspace, namespaces, expires_at_ms, spent: None };
         self.store

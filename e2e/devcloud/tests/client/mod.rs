@@ -74,7 +74,7 @@ impl Cloud {
 
     pub async fn token(&self, agent: &str, namespaces: &[&str]) -> String {
         let namespaces = namespaces.iter().map(|n| (*n).to_owned()).collect();
-        let request = TokenRequest { agent: agent.to_owned(), namespaces, workspace: None };
+        let request = TokenRequest { agent: agent.to_owned(), namespaces, workspace: None, life: None };
         self.core.create_token(&request).await.unwrap().token.as_str().to_owned()
     }
 
