@@ -11,7 +11,7 @@ use crate::domain::reason::Problem;
 use crate::rollout::workload::Workload;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -188,29 +188,43 @@ impl Memos {
     }
 }
 
-/// (namespace, Secret) to the bindings that write to it.
+/// Which bindings write to which Secret, by (namespace, name) of either.
 #[derive(Default)]
-pub struct Targets(Mutex<BTreeMap<(String, String), BTreeSet<String>>>);
+pub struct Targets(Mutex<Aims>);
+
+#[derive(Default)]
+struct Aims {
+    of_secret: HashMap<(String, String), BTreeSet<String>>,
+    of_binding: HashMap<(String, String), String>,
+}
 
 impl Targets {
     /// A binding writes to this Secret, and no longer to an earlier one.
     pub fn set(&self, namespace: &str, binding: &str, target: Option<&str>) {
-        let mut map = lock(&self.0);
-        map.retain(|(of, secret), bindings| {
-            if of == namespace && Some(secret.as_str()) != target {
+        let mut aims = lock(&self.0);
+        let key = (namespace.to_owned(), binding.to_owned());
+        if aims.of_binding.get(&key).map(String::as_str) == target {
+            return;
+        }
+        if let Some(earlier) = aims.of_binding.remove(&key) {
+            let secret = (namespace.to_owned(), earlier);
+            if let Some(bindings) = aims.of_secret.get_mut(&secret) {
                 bindings.remove(binding);
+                if bindings.is_empty() {
+                    aims.of_secret.remove(&secret);
+                }
             }
-            !bindings.is_empty()
-        });
+        }
         if let Some(target) = target {
-            map.entry((namespace.to_owned(), target.to_owned())).or_default().insert(binding.to_owned());
+            aims.of_secret.entry((namespace.to_owned(), target.to_owned())).or_default().insert(binding.to_owned());
+            aims.of_binding.insert(key, target.to_owned());
         }
     }
 
     /// The bindings of a Secret.
     pub fn bindings(&self, namespace: &str, secret: &str) -> Vec<String> {
-        let map = lock(&self.0);
-        map.get(&(namespace.to_owned(), secret.to_owned())).into_iter().flatten().cloned().collect()
+        let aims = lock(&self.0);
+        aims.of_secret.get(&(namespace.to_owned(), secret.to_owned())).into_iter().flatten().cloned().collect()
     }
 }
 
