@@ -71,7 +71,6 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let link = Link {
         channel,
         authority: settings.api_url.authority(),
-        instance: settings.instance_name.clone(),
         roots: settings.trust_roots.iter().map(|root| root.0).collect(),
         credentials: CredentialSource {
             token: settings.auth_token.clone(),

@@ -32,8 +32,6 @@ pub struct Link {
     pub channel: Channel,
     /// For messages.
     pub authority: String,
-    /// Name of this installation, for messages.
-    pub instance: String,
     /// `trust.roots` of the settings.
     pub roots: Vec<[u8; 32]>,
     /// Bootstrap token.
@@ -86,7 +84,7 @@ impl Link {
             if began.elapsed() >= HEALTHY {
                 attempt = 0;
             }
-            let failure = Failure::of_stream(&end, &self.authority, &self.instance);
+            let failure = Failure::of_stream(&end, &self.authority);
             let had_been_live = self.state.borrow().live;
             tracing::info!(?failure.recovery, why = failure.why, had_been_live, "the stream to the cloud ended");
             if failure.recovery == Recovery::Rejoin {
@@ -134,14 +132,14 @@ impl Link {
         let shared = match shared {
             Some(shared) => shared,
             // The roots are pinned once, with the first credentials that name one.
-            None => shared.insert(self.pin(&credentials, happened).map_err(|e| Failure::untrusted(e, &self.instance))?),
+            None => shared.insert(self.pin(&credentials, happened).map_err(|e| Failure::untrusted(e))?),
         };
         if root_of_token(&credentials.bootstrap_token).is_some_and(|root| !self.pinned(shared, &root)) {
-            return Err(Failure::untrusted(TrustError::RootChanged, &self.instance));
+            return Err(Failure::untrusted(TrustError::RootChanged));
         }
         let mut rng = stream::rng();
         let join = stream::join(self.channel.clone(), &shared.key, &shared.trust, &credentials, self.build, &mut rng);
-        let (identity, keyset) = join.await.map_err(|e| Failure::of_join(&e, &self.authority, &self.instance))?;
+        let (identity, keyset) = join.await.map_err(|e| Failure::of_join(&e, &self.authority))?;
         tracing::info!(
             agent = identity.agent_id,
             organization = identity.organization,
@@ -242,22 +240,17 @@ struct Failure {
 }
 
 impl Failure {
-    fn of_stream(end: &End, authority: &str, instance: &str) -> Self {
+    fn of_stream(end: &End, authority: &str) -> Self {
         let status = if let End::Status(status) = end { Some(status.as_ref()) } else { None };
         let recovery = status.map_or(Recovery::BackOff, recover);
         let why = match end {
             End::Status(status) => reason(status).unwrap_or_else(|| format!("{:?}", status.code())),
             other => format!("{other:?}"),
         };
-        Self {
-            recovery,
-            pause: status.and_then(asked_pause),
-            problem: problem(recovery, status, authority, instance),
-            why,
-        }
+        Self { recovery, pause: status.and_then(asked_pause), problem: problem(recovery, status, authority), why }
     }
 
-    fn of_join(failure: &JoinFailure, authority: &str, instance: &str) -> Self {
+    fn of_join(failure: &JoinFailure, authority: &str) -> Self {
         let status = if let JoinFailure::Status(status) = failure { Some(status.as_ref()) } else { None };
         let recovery = status.map_or(Recovery::BackOff, recover);
         let why = status.and_then(reason).unwrap_or_default();
@@ -266,18 +259,19 @@ impl Failure {
                 Reason::WaitingForCloud,
                 format!("{authority} does not prove to be the trusted cloud: {error}"),
             ),
-            JoinFailure::Status(_) => problem(recovery, status, authority, instance),
+            JoinFailure::Status(_) => problem(recovery, status, authority),
         };
         tracing::warn!(error = %failure, cloud = authority, why, mend = problem.message, "could not join");
         Self { recovery, pause: status.and_then(asked_pause), problem, why }
     }
 
-    fn untrusted(error: TrustError, instance: &str) -> Self {
+    fn untrusted(error: TrustError) -> Self {
         let message = match error {
-            TrustError::NoRoot => format!(
-                "there is no bootstrap token yet: make one in Ennote for agent {instance:?} and put it into the token Secret \
-                 (ennote.auth.existingSecretName); the agent takes it up by itself"
-            ),
+            TrustError::NoRoot => {
+                "there is no bootstrap token yet: make one in Ennote for this agent and put it into the token Secret \
+                                   (ennote.auth.existingSecretName); the agent takes it up by itself"
+                    .to_owned()
+            }
             other => other.to_string(),
         };
         tracing::warn!(mend = message, "cannot join");

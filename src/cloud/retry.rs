@@ -42,13 +42,13 @@ pub fn recover(status: &Status) -> Recovery {
 }
 
 /// What a binding says while there is no stream.
-pub fn problem(recovery: Recovery, status: Option<&Status>, authority: &str, instance: &str) -> Problem {
+pub fn problem(recovery: Recovery, status: Option<&Status>, authority: &str) -> Problem {
     let why = status.and_then(reason);
     match recovery {
         Recovery::Lost => Problem::new(
             Reason::IdentityLost,
             format!(
-                "the bootstrap token is {}; make a new one in Ennote for agent {instance:?} and put it into the token Secret \
+                "the bootstrap token is {}; make a new one in Ennote for this agent and put it into the token Secret \
                  (ennote.auth.existingSecretName); the agent takes it up by itself",
                 match why.as_deref() {
                     Some("TOKEN_SPENT") => "used up",

@@ -141,7 +141,9 @@ fn settle(request: &Request, wanted: Wanted, taken: Taken, failures: u32, contex
         }
         Taken::Standing(problem) => {
             remember(Fact::Standing(problem.clone()), 0);
-            Pass::say(problem)
+            // Asked for in any case from now on: once granted again, the cloud would have nothing above what the target holds
+            // to send, and the denial would never be seen lifted.
+            Pass::Done { outcome: problem.into(), again: None, acknowledge: Some((wanted, 0)) }
         }
         Taken::Again(problem) => {
             let pause = back_off(failures);

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 /// `status.rollouts` holds at most this many.
 const SHOWN: usize = 20;
+/// The condition's message names at most this many.
+const NAMED: usize = 10;
 /// `status.baselines` holds at most this many.
 const REMEMBERED: usize = 2_000;
 
@@ -122,7 +124,11 @@ impl Ledger {
         let of = |phase: RolloutPhase| -> Vec<&str> {
             self.rollouts.iter().filter(|(_, r)| r.phase == phase).map(|(k, _)| k.as_str()).collect()
         };
-        let said = |verb: &str, names: Vec<&str>| format!("{} {verb}: {}", names.len(), names.join(", "));
+        let said = |verb: &str, names: Vec<&str>| {
+            let more = names.len().saturating_sub(NAMED);
+            let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{} {verb}: {}{rest}", names.len(), names[..names.len() - more].join(", "))
+        };
         let order = [
             (RolloutPhase::Failed, "False", "Failed", "failed"),
             (RolloutPhase::Progressing, "Unknown", "Progressing", "in progress"),
@@ -135,8 +141,16 @@ impl Ledger {
                 return Some((status, reason, said(verb, names)));
             }
         }
-        (!self.rollouts.is_empty())
-            .then(|| ("True", "Complete", said("complete", self.rollouts.keys().map(String::as_str).collect())))
+        let (complete, skipped) = (of(RolloutPhase::Complete), of(RolloutPhase::Skipped));
+        if complete.is_empty() && skipped.is_empty() {
+            return None;
+        }
+        let message = match (complete.is_empty(), skipped.is_empty()) {
+            (false, true) => said("complete", complete),
+            (true, _) => said("skipped", skipped),
+            (false, false) => format!("{}; {}", said("complete", complete), said("skipped", skipped)),
+        };
+        Some(("True", "Complete", message))
     }
 }
 
@@ -186,6 +200,14 @@ mod tests {
         assert_eq!(reason(&[("a", Complete, 1), ("b", Progressing, 2)]).as_deref(), Some("Unknown/Progressing"));
         assert_eq!(reason(&[("a", Failed, 1), ("b", Progressing, 2)]).as_deref(), Some("False/Failed"));
         assert_eq!(reason(&[("a", Pending, 1), ("b", Reverted, 2)]).as_deref(), Some("Unknown/Pending"));
+        let message = |of: &[(&str, RolloutPhase, i64)]| status(of).conditions[0].message.clone();
+        assert_eq!(
+            message(&[("a", Complete, 1), ("b", RolloutPhase::Skipped, 2)]),
+            "1 complete: Deployment/a; 1 skipped: Deployment/b"
+        );
+        let many: Vec<String> = (0..13).map(|n| format!("w{n:02}")).collect();
+        let many: Vec<(&str, RolloutPhase, i64)> = many.iter().map(|name| (name.as_str(), Complete, 1)).collect();
+        assert!(message(&many).ends_with("Deployment/w09 and 3 more"), "{}", message(&many));
     }
 
     #[test]
