@@ -228,3 +228,48 @@ pub async fn until_message(world: &World, name: &str, kind: &str, text: &str) ->
         })
         .await
 }
+
+/// `kubectl apply` of `yaml` in any namespace.
+///
+/// # Errors
+/// What kubectl said.
+pub async fn apply_in(world: &World, namespace: &str, yaml: &str) -> Result<()> {
+    world.plane.kubectl_stdin(&["apply", "--namespace", namespace, "-f", "-"], yaml).await?.ok()?;
+    Ok(())
+}
+
+/// A binding of any namespace.
+///
+/// # Errors
+/// What the API server said.
+pub async fn binding_in(world: &World, namespace: &str, name: &str) -> Result<Value> {
+    object(world, &format!("/apis/ennote.io/v1alpha1/namespaces/{namespace}/ennotesecretbindings/{name}")).await
+}
+
+/// [`until_condition`] in any namespace.
+///
+/// # Errors
+/// With diagnostics, when it does not come.
+pub async fn until_condition_in(world: &World, namespace: &str, name: &str, kind: &str, want: &str) -> Result<Value> {
+    world
+        .eventually(&format!("{namespace}/{name}: {kind} {want}"), LATER, async || {
+            let binding = binding_in(world, namespace, name).await?;
+            let seen = condition(&binding, kind);
+            ensure!(seen.as_deref() == Some(want), "{kind} is {seen:?}: {}", message(&binding, kind));
+            Ok(binding)
+        })
+        .await
+}
+
+/// Waits until a Secret of the world's namespace is gone.
+///
+/// # Errors
+/// With diagnostics, when it stays.
+pub async fn until_collected(world: &World, name: &str) -> Result<()> {
+    world
+        .eventually(&format!("Secret {name} is collected"), LATER, async || {
+            ensure!(world.secrets().get_opt(name).await?.is_none(), "still there");
+            Ok(())
+        })
+        .await
+}
