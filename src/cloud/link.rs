@@ -132,7 +132,7 @@ impl Link {
         let shared = match shared {
             Some(shared) => shared,
             // The roots are pinned once, with the first credentials that name one.
-            None => shared.insert(self.pin(&credentials, happened).map_err(|e| Failure::untrusted(e))?),
+            None => shared.insert(self.pin(&credentials, happened).map_err(Failure::untrusted)?),
         };
         if root_of_token(&credentials.bootstrap_token).is_some_and(|root| !self.pinned(shared, &root)) {
             return Err(Failure::untrusted(TrustError::RootChanged));
