@@ -8,5 +8,6 @@ pub mod context;
 pub mod delivery;
 pub mod ledgers;
 pub mod report;
+pub mod restart;
 pub mod triggers;
 pub mod workload;
