@@ -4,7 +4,7 @@ use crate::cloud::credentials::CredentialSource;
 use crate::cloud::inbox::Inbox;
 use crate::cloud::retry::{Recovery, asked_pause, pause, problem, reason, recover};
 use crate::cloud::state::LinkState;
-use crate::cloud::stream::{self, End, Happened, JoinFailure, Shared, spread};
+use crate::cloud::stream::{self, End, Happened, JoinFailure, Session, Shared, spread};
 use crate::domain::reason::{Problem, Reason};
 use crate::identity::access_token::Identity;
 use crate::identity::join::Credentials;
@@ -46,24 +46,12 @@ pub struct Link {
     pub build: &'static str,
 }
 
-struct Joined {
-    identity: Identity,
-    keyset: Keyset,
-    expires: Instant,
-}
-
-impl Joined {
-    fn new(identity: Identity, keyset: Keyset) -> Self {
-        Self { expires: Instant::now() + identity.lives, identity, keyset }
-    }
-}
-
 impl Link {
     /// Runs for ever; dropped at shutdown.
     pub async fn run(self) {
         let (happened, mut events) = mpsc::channel(64);
         let mut shared: Option<Shared> = None;
-        let mut joined: Option<Joined> = None;
+        let mut joined: Option<Session> = None;
         let mut attempt = 0;
         let mut streams = 0;
         self.state.send_modify(|state| state.fresh_at = Some(Instant::now()));
@@ -127,7 +115,7 @@ impl Link {
         &self,
         shared: &mut Option<Shared>,
         happened: &mpsc::Sender<(u64, Happened)>,
-    ) -> Result<Joined, Failure> {
+    ) -> Result<Session, Failure> {
         let credentials = self.credentials.read();
         let shared = match shared {
             Some(shared) => shared,
@@ -147,7 +135,7 @@ impl Link {
             "joined"
         );
         self.publish(&identity);
-        Ok(Joined::new(identity, keyset))
+        Ok(Session::new(identity, keyset))
     }
 
     fn pin(&self, credentials: &Credentials, happened: &mpsc::Sender<(u64, Happened)>) -> Result<Shared, TrustError> {
@@ -179,7 +167,7 @@ impl Link {
     async fn serve(
         &self,
         shared: &Shared,
-        session: &mut Joined,
+        session: &mut Session,
         streams: &mut u64,
         events: &mut mpsc::Receiver<(u64, Happened)>,
     ) -> End {
@@ -197,9 +185,9 @@ impl Link {
                     }
                 }
                 Some((number, what)) = events.recv() => match what {
-                    Happened::Renewed(identity, keyset) => {
-                        self.publish(&identity);
-                        *session = Joined::new(*identity, *keyset);
+                    Happened::Renewed(renewed) => {
+                        self.publish(&renewed.identity);
+                        *session = *renewed;
                     }
                     Happened::Draining if number == *streams => {
                         tracing::debug!("the cloud drains the stream; opening the next");
@@ -222,11 +210,15 @@ impl Link {
         }
     }
 
-    fn open(&self, number: u64, shared: &Shared, session: &Joined) -> (BoxFuture<'_, (u64, End)>, oneshot::Sender<()>) {
+    fn open(
+        &self,
+        number: u64,
+        shared: &Shared,
+        session: &Session,
+    ) -> (BoxFuture<'_, (u64, End)>, oneshot::Sender<()>) {
         let (cancel, replaced) = oneshot::channel();
-        let (identity, keyset) = (session.identity.clone(), session.keyset.clone());
         let credentials = || self.credentials.read();
-        let run = stream::run(number, self.channel.clone(), shared.clone(), identity, keyset, credentials, replaced);
+        let run = stream::run(number, self.channel.clone(), shared.clone(), session.clone(), credentials, replaced);
         (run.map(move |end| (number, end)).boxed(), cancel)
     }
 }

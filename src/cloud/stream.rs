@@ -62,7 +62,7 @@ pub enum Happened {
     /// The cloud wants the stream to end.
     Draining,
     /// The access token was renewed.
-    Renewed(Box<Identity>, Box<Keyset>),
+    Renewed(Box<Session>),
 }
 
 /// What all streams of a link share.
@@ -84,6 +84,30 @@ pub struct Shared {
     pub build: &'static str,
 }
 
+/// What a join or a renewal gave, and until when it counts.
+#[derive(Clone)]
+pub struct Session {
+    /// Who we are.
+    pub identity: Identity,
+    /// The keys that count.
+    pub keyset: Keyset,
+    /// When the access token ends, by our own clock.
+    pub expires: Instant,
+}
+
+impl Session {
+    /// Of an identity received just now.
+    pub fn new(identity: Identity, keyset: Keyset) -> Self {
+        Self { expires: Instant::now() + identity.lives, identity, keyset }
+    }
+}
+
+/// By the age of the token, not of the stream: a stream that is opened with half of the token's life gone renews at once.
+fn renewal_of(identity: &Identity, expires: Instant, spread: f64) -> Instant {
+    let left = identity.lives.saturating_sub(renew_after(identity.lives, spread));
+    expires.checked_sub(left).unwrap_or(expires)
+}
+
 /// The random numbers of the operating system.
 pub fn rng() -> UnwrapErr<getrandom::SysRng> {
     UnwrapErr(getrandom::SysRng)
@@ -101,8 +125,7 @@ pub async fn run(
     number: u64,
     channel: Channel,
     shared: Shared,
-    identity: Identity,
-    keyset: Keyset,
+    session: Session,
     credentials: impl Fn() -> Credentials,
     replaced: oneshot::Receiver<()>,
 ) -> End {
@@ -115,10 +138,11 @@ pub async fn run(
         Err(_) => return End::Dead,
     };
     let now = Instant::now();
+    let Session { identity, keyset, expires } = session;
     let stream = Stream {
         number,
         listed: Arc::new(keyset.payload.clone()),
-        renew_at: now + renew_after(identity.lives, spread()),
+        renew_at: renewal_of(&identity, expires, spread()).max(now),
         shared,
         identity,
         keyset,
@@ -343,7 +367,7 @@ impl Stream {
         self.listed = Arc::new(keyset.payload.clone());
         self.identity = identity.clone();
         self.keyset = keyset.clone();
-        self.tell(Happened::Renewed(Box::new(identity), Box::new(keyset))).await
+        self.tell(Happened::Renewed(Box::new(Session::new(identity, keyset)))).await
     }
 }
 
@@ -387,4 +411,26 @@ pub enum JoinFailure {
     /// We did.
     #[error(transparent)]
     Refused(#[from] JoinError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_renewal_is_due_by_the_age_of_the_token_whatever_the_age_of_the_stream() {
+        let lives = Duration::from_secs(900);
+        let identity = Identity {
+            agent_id: String::new(),
+            organization: String::new(),
+            workspace: String::new(),
+            epoch: 1,
+            access_token: zeroize::Zeroizing::new(vec![]),
+            lives,
+            server_time_ms: 0,
+        };
+        let received = Instant::now() + lives;
+        let due = |spread| renewal_of(&identity, received + lives, spread).duration_since(received).as_secs();
+        assert_eq!((due(0.0), due(0.5), due(1.0)), (405, 450, 495));
+    }
 }
