@@ -5,6 +5,7 @@
 use crate::cluster::error::ClusterError;
 use crate::cluster::{DEADLINE, body};
 use crate::domain::content::Fingerprints;
+use crate::domain::deletions::NOBODY;
 use crate::domain::observed::{
     BINDING, BINDING_ID, Existing, FIELD_MANAGER, FINGERPRINTS, MANAGED_BY, Observed, Owner,
 };
@@ -106,8 +107,8 @@ impl Secrets {
             "ownerReferences": [{
                 "apiVersion": "ennote.io/v1alpha1",
                 "kind": "EnnoteSecretBinding",
-                "name": "deleted-in-ennote",
-                "uid": "00000000-0000-0000-0000-000000000000",
+                "name": NOBODY.0,
+                "uid": NOBODY.1,
             }],
         }});
         let path = format!("{}/{name}", collection(namespace));

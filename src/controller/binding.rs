@@ -104,7 +104,7 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
     match context.inbox.take(&request.uid) {
         Some(arrival) => {
             let taken = take_in(binding, &request, arrival, context).await;
-            settle(&request, wanted, taken, memo.map_or(0, |m| m.failures), context)
+            settle(binding, &request, wanted, taken, memo.map_or(0, |m| m.failures), context)
         }
         None => ask(binding, &request, &wanted, &observed, memo, context),
     }
@@ -121,7 +121,14 @@ fn wanted(request: &Request) -> Wanted {
 }
 
 /// What a delivery means for the next pass.
-fn settle(request: &Request, wanted: Wanted, taken: Taken, failures: u32, context: &Context) -> Pass {
+fn settle(
+    binding: &EnnoteSecretBinding,
+    request: &Request,
+    wanted: Wanted,
+    taken: Taken,
+    failures: u32,
+    context: &Context,
+) -> Pass {
     let remember =
         |fact, failures| context.memos.set(&request.uid, Memo { generation: request.generation, fact, failures });
     match taken {
@@ -137,7 +144,10 @@ fn settle(request: &Request, wanted: Wanted, taken: Taken, failures: u32, contex
         Taken::Gone(version, problem) => {
             remember(Fact::Gone(version, problem.clone()), 0);
             let again = context.cleanup_orphans.then_some(Duration::ZERO);
-            Pass::Done { outcome: problem.into(), again, acknowledge: Some((wanted, version)) }
+            // What status says of this deletion already is more than we know after a restart: that it is held, for one.
+            let told = deletions::told(binding, &deletions::notice(&request.source.secret, version)).is_some();
+            let outcome = if told && again.is_some() { Outcome::Unchanged } else { problem.into() };
+            Pass::Done { outcome, again, acknowledge: Some((wanted, version)) }
         }
         Taken::Standing(problem) => {
             remember(Fact::Standing(problem.clone()), 0);
@@ -237,42 +247,32 @@ async fn tombstone(
     if !context.cleanup_orphans {
         return None;
     }
-    let say = |text: String| Some(Problem::new(Reason::SourceDeleted, text));
-    let Observed::Present(secret) = observed else {
-        return say(format!(
-            "{:?} was deleted in Ennote at version {version}, and Secret {} with it",
-            request.source.secret, request.target
-        ));
-    };
+    let notice = deletions::notice(&request.source.secret, version);
+    let say = |text: String| Some(Problem::new(Reason::SourceDeleted, format!("{notice}{text}")));
+    let target = &request.target;
+    let Observed::Present(secret) = observed else { return say(format!(", and Secret {target} with it")) };
     if ownership::check(request, observed).is_err() {
         return None;
     }
     // The status must say so first: the fuse counts what it says.
-    let told =
-        binding.status.as_ref().and_then(|s| find(s, "Ready")).is_some_and(|c| c.reason == problem.reason.to_string());
-    if !told {
-        return Some(problem.clone());
-    }
+    let Some(told) = deletions::told(binding, &notice) else { return Some(problem.clone()) };
+    let held = format!(
+        "; Secret {target} is kept: more than a few at once, or one an hour ago, are deleted only when a person says so: \
+         kubectl annotate --overwrite ennotesecretbinding {} -n {} {}={version}",
+        request.binding,
+        request.namespace,
+        deletions::CONFIRM
+    );
     let bindings = context.bindings.state();
     let newest: Vec<_> = bindings.into_iter().map(|b| context.latest.newest(b)).collect();
-    if !deletions::within_fuse(newest.iter().map(AsRef::as_ref), context.now())
-        && !deletions::confirmed(binding, version)
-    {
-        return say(format!(
-            "{:?} was deleted in Ennote at version {version}; too many were within the hour, so Secret {} is kept. To delete it: \
-             kubectl annotate ennotesecretbinding {} -n {} {}={version}",
-            request.source.secret,
-            request.target,
-            request.binding,
-            request.namespace,
-            deletions::CONFIRM
-        ));
+    // Once held, always held: that others are out of the way by now does not make the deletion more wanted.
+    let free = told.message != format!("{notice}{held}")
+        && deletions::within_fuse(binding, newest.iter().map(AsRef::as_ref), context.now());
+    if !free && !deletions::confirmed(binding, version) {
+        return say(held);
     }
-    match context.secrets.hand_over(&request.namespace, request.target.as_str(), secret).await {
-        Ok(()) => say(format!(
-            "{:?} was deleted in Ennote at version {version}; Secret {} was handed to the garbage collector",
-            request.source.secret, request.target
-        )),
+    match context.secrets.hand_over(&request.namespace, target.as_str(), secret).await {
+        Ok(()) => say(format!("; Secret {target} was handed to the garbage collector")),
         Err(error) => Some(error.problem("patch secrets", &request.namespace)),
     }
 }

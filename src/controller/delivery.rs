@@ -7,6 +7,7 @@ use crate::controller::{report, workload};
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, SourceStatus, TargetStatus};
 use crate::crypto::envelope::{Expected, Opened};
 use crate::domain::content::Fingerprints;
+use crate::domain::deletions::notice;
 use crate::domain::observed::{Existing, Observed};
 use crate::domain::outcome::Held;
 use crate::domain::payload::{PayloadError, map};
@@ -255,8 +256,11 @@ fn deleted(request: &Request, source: &SourceStatus) -> Problem {
     Problem::new(
         Reason::SourceDeleted,
         format!(
-            "{:?} was deleted in Ennote at version {}; Secret {} is kept. Create the secret again, or: kubectl delete ennotesecretbinding {} -n {}",
-            source.secret, source.version, request.target, request.binding, request.namespace
+            "{}; Secret {} is kept. Create the secret again, or: kubectl delete ennotesecretbinding {} -n {}",
+            notice(&source.secret, source.version),
+            request.target,
+            request.binding,
+            request.namespace
         ),
     )
 }

@@ -3,25 +3,49 @@
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::conditions::find;
 use crate::domain::reason::Reason;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// Annotation on a binding: the version of the tombstone that may be executed although the fuse has blown.
 pub const CONFIRM: &str = "ennote.io/confirm-deletions";
+/// Name and uid of the owner that a Secret is given so that the garbage collector deletes it: there is no such object.
+pub const NOBODY: (&str, &str) = ("deleted-in-ennote", "00000000-0000-0000-0000-000000000000");
 const WINDOW: SignedDuration = SignedDuration::from_hours(1);
 
-/// Whether one more deletion is within the fuse: of the bindings whose status turned SourceDeleted in the last hour, at most
-/// max(5, 20 %) are executed. Judged by the API server's record, so an agent restart forgets nothing.
-pub fn within_fuse<'a>(bindings: impl IntoIterator<Item = &'a EnnoteSecretBinding>, now: Timestamp) -> bool {
-    let (mut all, mut recent) = (0_usize, 0_usize);
+/// How every message about a deletion begins; the status is recognised by it.
+pub fn notice(secret: &str, version: impl std::fmt::Display) -> String {
+    format!("{secret:?} was deleted in Ennote at version {version}")
+}
+
+/// The condition that tells of exactly this deletion, if status does.
+pub fn told<'a>(binding: &'a EnnoteSecretBinding, notice: &str) -> Option<&'a Condition> {
+    let rest =
+        |c: &&Condition| c.message.strip_prefix(notice).is_some_and(|r| !r.starts_with(|d: char| d.is_ascii_digit()));
+    turned(binding).filter(rest)
+}
+
+/// Whether the deletion of this binding's Secret is within the fuse: of the bindings whose status turned SourceDeleted in the
+/// last hour, at most max(5, 20 %) are executed. One that turned earlier and still has its Secret was held back, or the
+/// setting came later: that is for a person. Judged by the API server's record, so an agent restart forgets nothing.
+pub fn within_fuse<'a>(
+    own: &EnnoteSecretBinding,
+    bindings: impl IntoIterator<Item = &'a EnnoteSecretBinding>,
+    now: Timestamp,
+) -> bool {
+    let recent = |binding: &EnnoteSecretBinding| {
+        turned(binding).is_some_and(|c| now.duration_since(c.last_transition_time.0) < WINDOW)
+    };
+    let (mut all, mut count) = (0_usize, 0_usize);
     for binding in bindings {
         all += 1;
-        let ready = binding.status.as_ref().and_then(|s| find(s, "Ready"));
-        let turned = ready.filter(|c| c.reason == Reason::SourceDeleted.to_string());
-        if turned.is_some_and(|c| now.duration_since(c.last_transition_time.0) < WINDOW) {
-            recent += 1;
-        }
+        count += usize::from(recent(binding));
     }
-    recent <= (all / 5).max(5)
+    recent(own) && count <= (all / 5).max(5)
+}
+
+fn turned(binding: &EnnoteSecretBinding) -> Option<&Condition> {
+    let ready = binding.status.as_ref().and_then(|s| find(s, "Ready"));
+    ready.filter(|c| c.reason == Reason::SourceDeleted.to_string())
 }
 
 /// Whether a person has confirmed the deletion at this version.
@@ -41,7 +65,7 @@ mod tests {
             "apiVersion": "ennote.io/v1alpha1", "kind": "EnnoteSecretBinding",
             "metadata": {"name": "b", "annotations": {CONFIRM: "7"}},
             "spec": {"source": {"secret": "s"}},
-            "status": {"conditions": [{"type": "Ready", "status": "False", "reason": reason, "message": "m", "lastTransitionTime": at}]},
+            "status": {"conditions": [{"type": "Ready", "status": "False", "reason": reason, "message": "\"s\" was deleted in Ennote at version 7; more", "lastTransitionTime": at}]},
         }))
         .unwrap()
     }
@@ -49,14 +73,29 @@ mod tests {
     fn verdict(deleted: usize, all: usize, age: i64) -> bool {
         let mut bindings: Vec<_> = (0..deleted).map(|_| binding("SourceDeleted", age)).collect();
         bindings.extend((deleted..all).map(|_| binding("Synced", age)));
-        within_fuse(&bindings, Timestamp::from_second(100_000).unwrap())
+        within_fuse(&binding("SourceDeleted", age), &bindings, Timestamp::from_second(100_000).unwrap())
     }
 
     #[test]
     fn five_or_a_fifth_go_in_an_hour_and_no_more() {
         assert!(verdict(5, 5, 10) && !verdict(6, 6, 10));
         assert!(verdict(20, 100, 10) && !verdict(21, 100, 10));
-        assert!(verdict(100, 100, 3700), "an hour later");
+        assert!(
+            !verdict(100, 100, 3700) && !verdict(1, 100, 3700),
+            "what was held for an hour is not released by time"
+        );
+    }
+
+    #[test]
+    fn status_tells_of_one_deletion_and_not_of_another() {
+        let told_of =
+            |secret: &str, version: u64, reason: &str| told(&binding(reason, 1), &notice(secret, version)).is_some();
+        assert!(told_of("s", 7, "SourceDeleted"));
+        assert!(!told_of("s", 8, "SourceDeleted") && !told_of("t", 7, "SourceDeleted"));
+        assert!(!told_of("s", 7, "Synced"));
+        let mut seventy = binding("SourceDeleted", 1);
+        seventy.status.as_mut().unwrap().conditions[0].message = format!("{}; more", notice("s", 70));
+        assert!(told(&seventy, &notice("s", 7)).is_none());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! May we write this Secret, and who holds it if not: ordered checks, the first that speaks decides.
 
+use crate::domain::deletions::NOBODY;
 use crate::domain::observed::{Existing, MANAGED_BY, Observed};
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
@@ -16,7 +17,7 @@ pub fn check(request: &Request, observed: &Observed) -> Result<(), Problem> {
 type Check = fn(&Request, &Existing) -> Option<Problem>;
 
 /// The order is the specification.
-const CHECKS: [Check; 4] = [foreign, of_another_binding, of_an_earlier_binding, going_away];
+const CHECKS: [Check; 5] = [foreign, of_another_binding, handed_over, of_an_earlier_binding, going_away];
 
 /// Not labelled as ours: never touched.
 fn foreign(request: &Request, secret: &Existing) -> Option<Problem> {
@@ -29,6 +30,19 @@ fn of_another_binding(request: &Request, secret: &Existing) -> Option<Problem> {
     (secret.binding_id.as_deref() != Some(request.binding_id().as_str())).then(|| {
         let other = secret.binding.as_deref().unwrap_or("unknown");
         collision(request, &format!("EnnoteSecretBinding/{other}"))
+    })
+}
+
+/// Handed to the garbage collector by us. The reason stays SourceDeleted meanwhile: the fuse counts what says so.
+fn handed_over(request: &Request, secret: &Existing) -> Option<Problem> {
+    secret.owners.iter().any(|o| o.uid == NOBODY.1).then(|| {
+        Problem::new(
+            Reason::SourceDeleted,
+            format!(
+                "{:?} was deleted in Ennote; Secret {} was handed to the garbage collector, waiting until it is gone",
+                request.source.secret, request.target
+            ),
+        )
     })
 }
 
@@ -145,6 +159,11 @@ pub(crate) mod tests {
     #[test]
     fn what_is_on_its_way_out_is_waited_for() {
         assert_eq!(verdict(|s| s.owners[0].uid = "older".into()).unwrap_err().reason, Reason::AwaitingCollection);
+        assert_eq!(
+            verdict(|s| s.owners[0].uid = NOBODY.1.into()).unwrap_err().reason,
+            Reason::SourceDeleted,
+            "the fuse goes on counting it"
+        );
         assert_eq!(verdict(|s| s.deleting = true).unwrap_err().reason, Reason::AwaitingCollection);
     }
 }
