@@ -396,7 +396,8 @@ async fn the_released_charts_settings_keep_working() -> Result<()> {
             for name in &names {
                 let there = world.secrets().get_opt(&format!("team-{name}")).await?.is_some();
                 let said = message(&world.binding(name).await?, "Ready");
-                let mend = format!("kubectl annotate ennotesecretbinding {name} -n {} {confirm}", world.namespace);
+                let mend =
+                    format!("kubectl annotate --overwrite ennotesecretbinding {name} -n {} {confirm}", world.namespace);
                 match there {
                     true if said.contains(&mend) => held.push(name.clone()),
                     true => bail!("{name} is neither held nor gone: {said}"),
@@ -414,9 +415,12 @@ async fn the_released_charts_settings_keep_working() -> Result<()> {
     }
     world.kubectl(&["delete", "ennotesecretbinding", "single"]).await?;
     world.kubectl(&["annotate", "ennotesecretbinding", &held[0], "ennote.io/confirm-deletions=1"]).await?;
+    world.agent.stop().await?;
+    world.start_agent_anew().await?;
     world.cloud.put("other", &[("a", "2")]).await?;
     until_version(&world, "named", 2).await?;
     for name in &held {
+        until_message(&world, name, "Ready", "are deleted only when a person says so").await?;
         ensure!(world.secrets().get_opt(&format!("team-{name}")).await?.is_some(), "{name} was not held");
     }
     world.kubectl(&["annotate", "--overwrite", "ennotesecretbinding", &held[0], confirm]).await?;
