@@ -40,9 +40,14 @@ fn refused(data: &Path, args: &[&str]) -> String {
 }
 
 fn initialised() -> tempfile::TempDir {
-    let data = tempfile::tempdir().unwrap();
+    let data = empty();
     ok(data.path(), &["init"]);
     data
+}
+
+/// Closed to others under any umask.
+fn empty() -> tempfile::TempDir {
+    tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempdir().unwrap()
 }
 
 /// A running server; killed when dropped.
@@ -153,7 +158,7 @@ async fn nothing_on_disk_holds_a_value_a_name_or_a_token_in_clear() {
     }
     assert!(files >= 3);
     let mode = |name: &str| fs::metadata(data.path().join(name)).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode("master.key"), mode("devcloud.redb"), mode("")), (0o600, 0o600, 0o700));
+    assert_eq!((mode("master.key"), mode("devcloud.redb")), (0o600, 0o600));
 }
 
 #[tokio::test]
@@ -163,6 +168,48 @@ async fn the_database_does_not_open_under_another_master_key() {
     assert!(refused(data.path(), &["secret", "list"]).contains("does not open under master.key"));
     fs::write(data.path().join("master.key"), "short").unwrap();
     assert!(refused(data.path(), &["secret", "list"]).contains("64 hexadecimal digits"));
+}
+
+#[test]
+fn init_keeps_a_key_whose_database_is_elsewhere() {
+    let data = initialised();
+    ok(data.path(), &["secret", "put", "a", "K=V"]);
+    let at = |name: &str| data.path().join(name);
+    let key = fs::read(at("master.key")).unwrap();
+    fs::rename(at("devcloud.redb"), at("moved.redb")).unwrap();
+    let said = refused(data.path(), &["init"]);
+    assert!(said.contains("Put devcloud.redb back") && said.contains("rm ") && said.contains("master.key"), "{said}");
+    assert_eq!(fs::read(at("master.key")).unwrap(), key);
+    fs::rename(at("moved.redb"), at("devcloud.redb")).unwrap();
+    assert!(ok(data.path(), &["secret", "get", "a"]).contains("\"K\":\"V\""), "the old database opens");
+    assert!(refused(data.path(), &["init"]).contains("holds a devcloud already"));
+
+    let data = empty();
+    fs::write(data.path().join("master.key"), "cut sh").unwrap();
+    fs::write(data.path().join("devcloud.redb.new"), "cut short").unwrap();
+    ok(data.path(), &["init"]);
+    ok(data.path(), &["secret", "put", "a", "K=V"]);
+}
+
+#[test]
+fn init_closes_a_directory_of_its_own_and_leaves_the_mode_of_any_other() {
+    let parent = tempfile::tempdir().unwrap();
+    let data = parent.path().join("some where");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    ok(&data.join("new"), &["init"]);
+    assert_eq!(mode(&data.join("new")), 0o700);
+    for given in [0o777, 0o775, 0o1777] {
+        fs::set_permissions(&data, fs::Permissions::from_mode(given)).unwrap();
+        let said = refused(&data, &["init"]);
+        assert!(said.contains(&format!("chmod go-w '{}'", data.display())), "{said}");
+        assert_eq!((mode(&data), data.join("master.key").exists()), (given, false));
+    }
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    ok(&data, &["init"]);
+    assert_eq!(mode(&data), 0o755);
+    for name in ["master.key", "devcloud.redb"] {
+        assert_eq!(mode(&data.join(name)), 0o600, "{name}");
+    }
 }
 
 #[tokio::test]

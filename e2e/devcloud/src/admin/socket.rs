@@ -2,9 +2,9 @@
 
 use super::request::{Request, answer};
 use crate::core::Core;
-use std::fs::{self, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -14,6 +14,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// Its name in the data directory.
 pub const SOCKET: &str = "admin.sock";
+/// A directory that only its owner enters, in which the socket is made. Its path is no longer than the socket's own, which
+/// the system limits.
+const MAKING: &str = ".sock";
 /// A payload of 1 MiB, each byte escaped, and the rest of a request.
 const MAX_LINE: u64 = 8 * 1024 * 1024;
 
@@ -30,13 +33,18 @@ impl Socket {
     /// Those of the file system.
     pub fn listen(core: Arc<Core>, directory: &Path) -> io::Result<Self> {
         let path = directory.join(SOCKET);
-        match fs::remove_file(&path) {
+        let making = directory.join(MAKING);
+        match fs::remove_dir_all(&making) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => (),
         }
-        // The directory is 0700, so nobody else reaches the socket before its mode is set.
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        // Others may enter the data directory: the socket appears there once nobody else can use it.
+        DirBuilder::new().mode(0o700).create(&making)?;
+        let made = making.join("s");
+        let listener = UnixListener::bind(&made)?;
+        fs::set_permissions(&made, Permissions::from_mode(0o600))?;
+        fs::rename(&made, &path)?;
+        fs::remove_dir(&making)?;
         let accepting = tokio::spawn(async move {
             loop {
                 match listener.accept().await {

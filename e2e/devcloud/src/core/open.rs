@@ -3,16 +3,16 @@
 use super::hub::{Hub, News};
 use super::keyset::{self, Keys};
 use super::{AdminError, challenges::Challenges};
-use crate::names::BadName;
+use crate::names::{BadName, quoted};
 use crate::settings::Lifetimes;
 use crate::store::{Installation, KeysetRow, RowKeys, Store, StoreError, Table, Workspace};
 use crate::tls::CertificateAuthority;
 use crate::{clock, entropy, names};
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use zeroize::Zeroizing;
@@ -47,6 +47,19 @@ pub enum OpenError {
     Missing(PathBuf),
     #[error("cannot use {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error(
+        "{dir} holds a master.key but no devcloud.redb: the key may be the only one that opens a database that was moved or \
+         is not mounted. Put devcloud.redb back, or give another --data; if no such database is left: rm {key}",
+        dir = .0.display(),
+        key = quoted(&.0.join(MASTER_KEY).to_string_lossy())
+    )]
+    KeyWithoutDatabase(PathBuf),
+    #[error(
+        "others can write in {}, so it is no place for a master key; close it with: chmod go-w {}",
+        .0.display(),
+        quoted(&.0.to_string_lossy())
+    )]
+    OpenToOthers(PathBuf),
     #[error("{} is not a master key: it has to hold 64 hexadecimal digits", .0.display())]
     MasterKey(PathBuf),
     #[error(transparent)]
@@ -74,6 +87,8 @@ pub struct Core {
 impl Core {
     /// Makes a data directory: master key, database, root, keyset, certificate authority, organization and workspace.
     ///
+    /// Nothing that is there is changed: neither a database, nor a key that may belong to one, nor the mode of the directory.
+    ///
     /// # Errors
     /// [`OpenError`].
     pub async fn init(directory: &Path, options: &InitOptions) -> Result<(), OpenError> {
@@ -81,21 +96,15 @@ impl Core {
         let workspace = names::plain("workspace", &options.workspace)?;
         let authority =
             CertificateAuthority::generate(&organization, &options.tls_names).map_err(OpenError::Certificate)?;
-        fs::create_dir_all(directory).map_err(file(directory))?;
-        fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(file(directory))?;
         let path = directory.join(DATABASE);
-        if path.exists() {
-            return Err(AlreadyInitialised(directory.to_owned()).into());
-        }
+        let unfinished = directory.join(format!("{DATABASE}.new"));
+        prepare(directory, &path, &unfinished)?;
+        // The database appears under its name only when it is whole. It is begun before the key is written: a key beside an
+        // unfinished database has opened none yet.
+        write_private(&unfinished, b"")?;
         let master = Zeroizing::new(entropy::bytes::<32>());
         write_private(&directory.join(MASTER_KEY), format!("{}\n", HEXLOWER.encode(master.as_slice())).as_bytes())?;
         fs::write(directory.join(CA), authority.certificate()).map_err(file(directory))?;
-        // The database appears under its name only when it is whole.
-        let unfinished = directory.join(format!("{DATABASE}.new"));
-        match fs::remove_file(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file(&unfinished)(error)),
-            _ => (),
-        }
         let store = Store::<News>::open(&unfinished, RowKeys::of(&master), |_| ())?;
         let installation = Installation {
             organization,
@@ -121,7 +130,6 @@ impl Core {
             })
             .await?;
         drop(store);
-        fs::set_permissions(&unfinished, Permissions::from_mode(0o600)).map_err(file(&unfinished))?;
         fs::rename(&unfinished, &path).map_err(file(&path))?;
         sync_directory(directory)
     }
@@ -260,6 +268,23 @@ impl Core {
     pub(super) fn now_ms() -> i64 {
         clock::now_ms()
     }
+}
+
+/// Makes the directory where there is none, and refuses one in which `init` would do harm.
+fn prepare(directory: &Path, database: &Path, unfinished: &Path) -> Result<(), OpenError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(file(directory))?;
+    let there = |path: &Path| path.try_exists().map_err(file(path));
+    if there(database)? {
+        return Err(AlreadyInitialised(directory.to_owned()).into());
+    }
+    if there(&directory.join(MASTER_KEY))? && !there(unfinished)? {
+        return Err(OpenError::KeyWithoutDatabase(directory.to_owned()));
+    }
+    let mode = fs::metadata(directory).map_err(file(directory))?.permissions().mode();
+    if mode & 0o022 != 0 {
+        return Err(OpenError::OpenToOthers(directory.to_owned()));
+    }
+    Ok(())
 }
 
 fn file(path: &Path) -> impl FnOnce(io::Error) -> OpenError {

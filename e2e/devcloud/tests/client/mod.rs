@@ -13,7 +13,9 @@ use hyper_util::rt::TokioIo;
 use prost::Message;
 use rand_core::{Rng, UnwrapErr};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +47,8 @@ pub struct Cloud {
 
 impl Cloud {
     pub async fn start(lives: Lifetimes) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        // Closed to others under any umask.
+        let directory = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap();
         let options = InitOptions { organization: "acme".into(), workspace: "prod".into(), tls_names: vec![] };
         Core::init(directory.path(), &options).await.unwrap();
         Self::serve(directory, lives).await
