@@ -120,6 +120,11 @@ impl Delivery {
         self.wants.len()
     }
 
+    /// Whether an ask has wants that are not held yet: a declaration, where others acknowledge or offer keys.
+    pub fn declares(&self, ask: &wire::Ask) -> bool {
+        ask.wants.iter().any(|want| !self.wants.contains_key(&want.id))
+    }
+
     /// Takes an ask: keys, then unwants, then wants.
     ///
     /// # Errors

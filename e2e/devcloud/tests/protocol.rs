@@ -436,6 +436,27 @@ async fn ten_thousand_wants_are_declared_and_one_change_finds_its_own() {
 }
 
 #[tokio::test]
+async fn a_declaration_of_several_asks_is_acknowledged_without_waiting_for_the_interval() {
+    // Without the early beat the stream ends, silent, before any other comes.
+    let cloud = Cloud::start(lives(|l| l.beat_interval = Duration::from_secs(3600))).await;
+    cloud.put("idle", "1").await;
+    let agent = cloud.agent().await;
+    let mut stream = agent.stream().await;
+    for chunk in 0..3u64 {
+        let wants: Vec<_> = (1..=500).map(|n| want(chunk * 500 + n, "idle", 1)).collect();
+        stream.ask(0, &wants, &[]).await;
+    }
+    let first = stream.beat().await;
+    let mut last = first.clone();
+    while last.seq < 3 {
+        let beat = stream.beat().await;
+        assert!(beat.server_time_ms > last.server_time_ms, "each beat is later than the one before");
+        last = beat;
+    }
+    assert_eq!((first.seq, last.wants), (1, 1500));
+}
+
+#[tokio::test]
 async fn tls_1_2_is_refused_and_1_3_is_spoken_with_h2() {
     let cloud = Cloud::start(Lifetimes::default()).await;
     let address = cloud.server.address();

@@ -108,6 +108,7 @@ async fn open(core: &Arc<Core>, inbound: &mut Streaming<wire::AgentFrame>, outbo
         begun: None,
         outbox: VecDeque::new(),
         haves: 0,
+        beat_ms: 0,
     })
 }
 
@@ -124,6 +125,8 @@ struct Stream {
     /// Frames that go before the next `Have`.
     outbox: VecDeque<cloud_frame::Frame>,
     haves: u64,
+    /// Of the last beat: an agent refuses one that is not later.
+    beat_ms: i64,
 }
 
 impl Stream {
@@ -189,13 +192,15 @@ impl Stream {
                 "report"
             );
         }
-        let first = ask.seq == 1;
+        let (first, declares) = (ask.seq == 1, self.delivery.declares(&ask));
         self.delivery.ask(ask).map_err(|bad| match bad {
             BadAsk::Sequence => Refusal::Sequence,
             BadAsk::Malformed(what) => Refusal::Malformed(what),
         })?;
-        if first {
-            self.beat();
+        match () {
+            () if first => self.beat(),
+            () if declares => self.timers.declared(Instant::now()),
+            () => (),
         }
         Ok(())
     }
@@ -274,12 +279,13 @@ impl Stream {
     }
 
     fn beat(&mut self) {
+        self.beat_ms = clock::now_ms().max(self.beat_ms + 1);
         let beat = wire::Beat {
             stream_nonce: self.nonce.to_vec(),
             seq: self.delivery.seq(),
             haves: self.haves,
             wants: self.delivery.wants() as u64,
-            server_time_ms: clock::now_ms(),
+            server_time_ms: self.beat_ms,
         };
         let beat = signed::sign(&self.core.keys().join, Label::Beat, beat.encode_to_vec());
         self.outbox.push_back(cloud_frame::Frame::Beat(beat));

@@ -3,6 +3,11 @@
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Without a further declaring ask for this long, a declaration counts as ended.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Between two beats that declarations cause.
+const SPACING: Duration = Duration::from_secs(1);
+
 /// What happens next by time alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
@@ -25,6 +30,10 @@ pub(super) struct Timers {
     silence: Duration,
     /// None until the first ask is processed.
     beat: Option<Instant>,
+    /// A beat that does not wait for its interval.
+    early: Option<Instant>,
+    /// No early beat before this.
+    spaced: Option<Instant>,
     /// None once it was said.
     drain: Option<Instant>,
     token: Instant,
@@ -47,6 +56,8 @@ impl Timers {
             beat_interval,
             silence,
             beat: None,
+            early: None,
+            spaced: None,
             drain: Some(now + life),
             token: now + token,
             silent: now + silence,
@@ -62,6 +73,7 @@ impl Timers {
             (self.over, Event::Over),
             (self.drain, Event::Drain),
             (self.beat, Event::Beat),
+            (self.early, Event::Beat),
         ];
         for (at, event) in others {
             if let Some(at) = at.filter(|at| *at < next.0) {
@@ -76,9 +88,19 @@ impl Timers {
         self.silent = now + self.silence;
     }
 
+    /// An ask after the first declared wants. The agent trusts a stream once a beat acknowledges the last ask of its
+    /// declaration, so one comes when these asks pause; spaced, so that a stream of asks brings no flood of beats.
+    pub(super) fn declared(&mut self, now: Instant) {
+        let paused = now + PAUSE;
+        self.early = Some(self.spaced.map_or(paused, |spaced| paused.max(spaced)));
+    }
+
     /// A beat is being sent.
     pub(super) fn beaten(&mut self, now: Instant) {
         self.beat = Some(now + self.beat_interval);
+        if self.early.take().is_some() {
+            self.spaced = Some(now + SPACING);
+        }
     }
 
     /// The token was renewed.
@@ -118,6 +140,42 @@ mod tests {
         timers.draining(now + 100 * S, 3 * S);
         timers.draining(now + 101 * S, 30 * S);
         assert_eq!(timers.next(), (now + 103 * S, Event::Over), "a later grace does not lengthen an earlier one");
+    }
+
+    #[test]
+    fn a_beat_comes_when_declaring_asks_pause_and_not_often() {
+        let now = Instant::now();
+        let mut timers = Timers::start(now, 20 * S, 900 * S, 900 * S, 0.5, 900 * S);
+        timers.beaten(now);
+        timers.declared(now);
+        timers.declared(now + PAUSE / 2);
+        assert_eq!(timers.next(), (now + PAUSE / 2 + PAUSE, Event::Beat), "once, after the last of them");
+        timers.beaten(now + S);
+        assert_eq!(timers.next(), (now + 21 * S, Event::Beat), "then the interval again");
+        timers.declared(now + S);
+        assert_eq!(timers.next(), (now + S + SPACING, Event::Beat), "the next early one is spaced");
+        timers.declared(now + 30 * S);
+        assert_eq!(timers.next(), (now + 21 * S, Event::Beat), "asks without a pause do not delay the interval");
+        timers.beaten(now + 21 * S);
+        assert_eq!(timers.next(), (now + 41 * S, Event::Beat), "which acknowledged them");
+    }
+
+    #[test]
+    fn a_stream_of_declaring_asks_is_no_flood_of_beats() {
+        let now = Instant::now();
+        let mut timers = Timers::start(now, 20 * S, 900 * S, 900 * S, 0.5, 900 * S);
+        timers.beaten(now);
+        let mut beats = 0;
+        for step in 1..=1000 {
+            let at = now + step * (PAUSE + PAUSE / 5);
+            if timers.next().0 <= at {
+                timers.beaten(timers.next().0);
+                beats += 1;
+            }
+            timers.declared(at);
+        }
+        // A minute of asks, each of which paused long enough.
+        assert!((2..=61).contains(&beats), "{beats}");
     }
 
     #[test]
