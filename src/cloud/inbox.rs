@@ -9,6 +9,7 @@ use crate::crypto::signed::VerifyingKeys;
 use crate::domain::reason::Reason;
 use crate::identity::access_token::Identity;
 use crate::wire;
+use prost::Message;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,8 @@ use tokio::sync::Notify;
 
 /// At most this many wants in one ask (PROTOCOL.md).
 const WANTS_PER_ASK: usize = 500;
+/// At most this many bytes of them: a frame holds 256 KiB, keys and signature included.
+const BYTES_PER_ASK: usize = 192 * 1024;
 
 /// Which binding wants which secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +120,21 @@ struct Want {
     declared: Option<(u64, u64)>,
     resting: bool,
     wanted_at_ms: Option<i64>,
+}
+
+impl Want {
+    fn message(&self) -> wire::Want {
+        wire::Want {
+            id: self.id,
+            namespace: self.wanted.namespace.clone(),
+            binding: self.wanted.binding.clone(),
+            binding_uid: self.wanted.binding_uid.clone(),
+            workspace: self.wanted.workspace.clone(),
+            secret: self.wanted.secret.clone(),
+            pin: 0,
+            known_version: self.known,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -229,25 +247,22 @@ impl Inbox {
             return (vec![], vec![]);
         }
         let unwants = std::mem::take(&mut table.unwants);
-        let due = |w: &&mut Want| w.declared != Some((stream, w.known));
-        let wants = table.wants.values_mut().filter(due).take(WANTS_PER_ASK).map(|want| {
+        let mut asked = Vec::new();
+        let mut bytes = 0;
+        for want in table.wants.values_mut().filter(|w| w.declared != Some((stream, w.known))) {
+            let message = want.message();
+            bytes += message.encoded_len();
+            if asked.len() == WANTS_PER_ASK || bytes > BYTES_PER_ASK {
+                break;
+            }
             if want.resting || want.wanted_at_ms.is_none() {
                 want.wanted_at_ms = server_now_ms;
             }
             want.declared = Some((stream, want.known));
             want.resting = false;
-            wire::Want {
-                id: want.id,
-                namespace: want.wanted.namespace.clone(),
-                binding: want.wanted.binding.clone(),
-                binding_uid: want.wanted.binding_uid.clone(),
-                workspace: want.wanted.workspace.clone(),
-                secret: want.wanted.secret.clone(),
-                pin: 0,
-                known_version: want.known,
-            }
-        });
-        (wants.collect(), unwants)
+            asked.push(message);
+        }
+        (asked, unwants)
     }
 
     /// Files an answer; gives namespace and name of its binding. `None` for an id that is not wanted (any more).
@@ -430,11 +445,20 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_holds_at_most_500_wants() {
+    fn a_frame_holds_at_most_500_wants_and_fits_its_limit() {
         let inbox = Inbox::default();
         inbox.begin(1);
         (0..1201).for_each(|i| inbox.want(&wanted(&format!("u{i}"), "s"), 0, false));
         let frames: Vec<usize> = (0..4).map(|_| asked(&inbox, 1).0.len()).collect();
         assert_eq!(frames, [500, 500, 201, 0]);
+        let long = "s".repeat(1024);
+        (0..400).for_each(|i| inbox.want(&wanted(&format!("v{i}"), &long), 0, false));
+        let mut told = 0;
+        while told < 400 {
+            let (wants, _) = inbox.next_ask(1, None);
+            let bytes: usize = wants.iter().map(Message::encoded_len).sum();
+            assert!(!wants.is_empty() && bytes <= BYTES_PER_ASK, "{} wants of {bytes} bytes", wants.len());
+            told += wants.len();
+        }
     }
 }

@@ -2,14 +2,15 @@
 
 use crate::cloud::credentials::CredentialSource;
 use crate::cloud::inbox::Inbox;
+use crate::cloud::join::{JoinFailure, join};
 use crate::cloud::retry::{Recovery, asked_pause, pause, problem, reason, recover};
 use crate::cloud::state::LinkState;
-use crate::cloud::stream::{self, End, Happened, JoinFailure, Session, Shared, spread};
+use crate::cloud::stream::{self, End, Happened, Session, Shared, spread};
 use crate::domain::reason::{Problem, Reason};
 use crate::identity::access_token::Identity;
 use crate::identity::join::Credentials;
 use crate::identity::signing_key::AgentKey;
-use crate::identity::trust::{Keyset, Trust, TrustError, root_of_token};
+use crate::identity::trust::{Trust, TrustError, root_of_token};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -126,8 +127,8 @@ impl Link {
             return Err(Failure::untrusted(TrustError::RootChanged));
         }
         let mut rng = stream::rng();
-        let join = stream::join(self.channel.clone(), &shared.key, &shared.trust, &credentials, self.build, &mut rng);
-        let (identity, keyset) = join.await.map_err(|e| Failure::of_join(&e, &self.authority))?;
+        let joining = join(self.channel.clone(), &shared.key, &shared.trust, &credentials, self.build, &mut rng);
+        let (identity, keyset) = joining.await.map_err(|e| Failure::of_join(&e, &self.authority))?;
         tracing::info!(
             agent = identity.agent_id,
             organization = identity.organization,

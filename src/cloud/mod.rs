@@ -7,6 +7,7 @@
 pub mod channel;
 pub mod credentials;
 pub mod inbox;
+pub mod join;
 pub mod link;
 pub mod retry;
 pub mod state;

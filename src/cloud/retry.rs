@@ -5,6 +5,9 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+/// An unsigned status may slow the agent down, not stop it.
+const LONGEST_ASKED: Duration = Duration::from_secs(300);
+
 /// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
@@ -27,7 +30,7 @@ pub fn reason(status: &Status) -> Option<String> {
 
 /// RetryInfo, if the cloud sent one.
 pub fn asked_pause(status: &Status) -> Option<Duration> {
-    status.get_details_retry_info()?.retry_delay
+    Some(status.get_details_retry_info()?.retry_delay?.min(LONGEST_ASKED))
 }
 
 /// PROTOCOL.md, table of statuses.
@@ -110,6 +113,16 @@ mod tests {
             assert_eq!(recover(&status(code, reason)), want, "{code:?} {reason}");
         }
         assert_eq!(recover(&Status::unknown("")), Recovery::BackOff);
+    }
+
+    #[test]
+    fn a_pause_that_the_cloud_asks_for_is_honoured_up_to_five_minutes() {
+        let asked = |seconds| {
+            let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(seconds)));
+            asked_pause(&Status::with_error_details(Code::Unavailable, "", details)).map(|d| d.as_secs())
+        };
+        assert_eq!((asked(7), asked(u64::MAX / 4)), (Some(7), Some(300)));
+        assert_eq!(asked_pause(&Status::unknown("")), None);
     }
 
     #[test]

@@ -14,9 +14,8 @@ use crate::identity::signing_key::AgentKey;
 use crate::identity::trust::{Keyset, Trust};
 use crate::wire::{self, AgentFrame, CloudFrame, agent_frame, cloud_frame, sync_service_client::SyncServiceClient};
 use prost::Message;
-use rand_core::{CryptoRng, UnwrapErr};
+use rand_core::UnwrapErr;
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,7 +33,9 @@ const MAX_AGE: Duration = Duration::from_secs(40 * 60);
 /// An ask that a beat acknowledges counts as fresh for this long.
 const FRESH: Duration = Duration::from_secs(60);
 /// Answers to open and to frames that must be taken.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// Any other frame.
+const MAX_OTHER: usize = 256 * 1024;
 /// A Have frame (PROTOCOL.md, "Bytes"), and some room for the frame around it.
 const MAX_FRAME: usize = 1024 * 1024 + 16 * 1024 + 1024;
 
@@ -49,6 +50,8 @@ pub enum End {
     Withheld,
     /// A frame that does not belong here.
     Protocol(&'static str),
+    /// By a Drain before it was ready.
+    Drained,
     /// A renewal was refused on our side.
     Renewal(JoinError),
     /// A newer stream took over, or it was old enough.
@@ -153,6 +156,7 @@ pub async fn run(
         asks: VecDeque::new(),
         ask_at: now,
         received: 0,
+        last_beat: (0, 0, 0),
         declared_by: None,
         draining: false,
         renewal: Renewal::None,
@@ -183,6 +187,8 @@ struct Stream {
     asks: VecDeque<(u64, Instant)>,
     ask_at: Instant,
     received: u64,
+    /// seq, haves and server time of the last beat: none of them goes back.
+    last_beat: (u64, u64, i64),
     /// The ask that completed the first declaration, until a beat has acknowledged it.
     declared_by: Option<u64>,
     draining: bool,
@@ -275,6 +281,8 @@ impl Stream {
         match frame {
             cloud_frame::Frame::Have(have) => self.have(have).await,
             cloud_frame::Frame::Beat(signed) => self.beat(&signed).await,
+            // Paced by the back-off of the link: a peer that drains every new stream is no reason for a loop.
+            cloud_frame::Frame::Drain(_) if self.declared_by.is_some() => Err(End::Drained),
             cloud_frame::Frame::Drain(_) => {
                 self.draining = true;
                 self.tell(Happened::Draining).await
@@ -289,8 +297,14 @@ impl Stream {
         self.received += 1;
         let key = match &have.answer {
             Some(wire::have::Answer::Sealed(sealed)) => claimed_key(sealed).and_then(|index| self.keys.take(index)),
+            _ if have.encoded_len() > MAX_OTHER => return Err(End::Protocol("a frame larger than its kind may be")),
             _ => None,
         };
+        // Only a key of ours opens a delivery, and each opens one: without, there is nothing to keep in memory.
+        if key.is_none() && matches!(have.answer, Some(wire::have::Answer::Sealed(_))) {
+            tracing::warn!("a delivery that names no unspent key of this stream was dropped");
+            return Ok(());
+        }
         let (nonce, identity, listed) = (&self.nonce, &self.identity, &self.listed);
         match self.shared.inbox.arrived(self.number, nonce, have, key, identity, listed) {
             Some(place) => drop(self.shared.arrivals.send(place).await),
@@ -309,6 +323,11 @@ impl Stream {
         if beat.stream_nonce != self.nonce || beat.seq > self.seq {
             return Err(End::Protocol("a beat of another stream"));
         }
+        let (seq, haves, server_time_ms) = self.last_beat;
+        if beat.seq < seq || beat.haves < haves || beat.server_time_ms <= server_time_ms {
+            return Err(End::Protocol("a beat that was heard before"));
+        }
+        self.last_beat = (beat.seq, beat.haves, beat.server_time_ms);
         if beat.haves > self.received {
             return Err(End::Withheld);
         }
@@ -369,48 +388,6 @@ impl Stream {
         self.keyset = keyset.clone();
         self.tell(Happened::Renewed(Box::new(Session::new(identity, keyset)))).await
     }
-}
-
-/// Joins by the two unary calls.
-///
-/// # Errors
-/// A status of the cloud, or a refusal on our side.
-pub async fn join(
-    channel: Channel,
-    key: &AgentKey,
-    trust: &Mutex<Trust>,
-    credentials: &Credentials,
-    build: &str,
-    rng: &mut impl CryptoRng,
-) -> Result<(Identity, Keyset), JoinFailure> {
-    let mut client = wire::identity_service_client::IdentityServiceClient::new(channel);
-    let join = Join::begin(key, build, rng);
-    let answer = within(client.begin(join.request())).await?;
-    let (proved, finish) = {
-        let mut trust = trust.lock().unwrap_or_else(PoisonError::into_inner);
-        join.prove(&answer, &mut trust, key, credentials, rng)?
-    };
-    let answer = within(client.finish(finish)).await?;
-    Ok(proved.finish(&answer)?)
-}
-
-async fn within<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, JoinFailure> {
-    match timeout(PATIENCE, call).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(JoinFailure::Status(Box::new(status))),
-        Err(_) => Err(JoinFailure::Status(Box::new(Status::deadline_exceeded("no answer in time")))),
-    }
-}
-
-/// Why a join did not come about.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinFailure {
-    /// The cloud said no, or nothing.
-    #[error("the cloud answered {}", .0.code())]
-    Status(Box<Status>),
-    /// We did.
-    #[error(transparent)]
-    Refused(#[from] JoinError),
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Keyed per secret by the core's stamp key, so a reader of the annotation can neither guess a weak value offline nor
 //! compare two secrets. Equal data gives equal content across versions, mappings and agent restarts.
 
+use crate::domain::name::DataKey;
 use crate::domain::secret_value::SecretData;
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -89,7 +90,8 @@ impl Fingerprints {
         for pair in text.split(',').filter(|p| !p.is_empty()) {
             let (key, encoded) = pair.split_once('=')?;
             let bytes = BASE64URL_NOPAD.decode(encoded.as_bytes()).ok()?;
-            keyed.insert(key.to_owned(), bytes.try_into().ok()?);
+            // The annotation is anyone's to edit, and its keys go into a request body.
+            keyed.insert(DataKey::parse(key).ok()?.as_str().to_owned(), bytes.try_into().ok()?);
         }
         Some(Self(keyed))
     }
@@ -122,7 +124,6 @@ pub fn stamp<'a>(reads: impl IntoIterator<Item = (&'a str, &'a Content)>) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::name::DataKey;
     use crate::domain::secret_value::SecretValue;
 
     fn data(pairs: &[(&str, &str)]) -> SecretData {

@@ -11,11 +11,16 @@ use serde::Deserialize;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 /// Deeper nesting is refused: no person writes it, and each level is parsed again.
 const MAX_DEPTH: usize = 64;
+
+/// The API server's limit on the values of a Secret, in bytes
+/// (<https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size>).
+const MAX_DATA: usize = 1024 * 1024;
 
 /// How payload becomes data.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +40,11 @@ pub enum PayloadError {
     /// Pointers that resolve to nothing.
     #[error("not in the payload: {}", .0.join(", "))]
     Missing(Vec<String>),
+    /// Together more than a Secret holds.
+    #[error(
+        "the keys hold more than {MAX_DATA} bytes together, which is what a Secret holds; pick fewer with spec.data"
+    )]
+    TooLarge,
     /// Keys that Kubernetes would refuse.
     #[error("a Secret cannot hold these keys: {}; map them with spec.data", .0.join(", "))]
     IllegalKeys(Vec<String>),
@@ -66,39 +76,86 @@ fn everything(root: &RawValue) -> Result<SecretData, PayloadError> {
         None => top.into_iter().filter(|(k, _)| k != "securityNotes").collect(),
     };
     let mut illegal = Vec::new();
-    let mut data = SecretData::new();
+    let mut data = Rendered::default();
     for (key, value) in entries {
         match DataKey::parse(&key) {
-            Ok(key) => drop(data.insert(key, render(value)?)),
+            Ok(key) => data.add(key, value)?,
             Err(text) => illegal.push(format!("{text:?}")),
         }
     }
-    if illegal.is_empty() { Ok(data) } else { Err(PayloadError::IllegalKeys(illegal)) }
+    if illegal.is_empty() { Ok(data.data) } else { Err(PayloadError::IllegalKeys(illegal)) }
 }
 
 fn by_pointer(root: &RawValue, keys: &[(DataKey, PointerBuf)]) -> Result<SecretData, PayloadError> {
     let mut missing = Vec::new();
-    let mut data = SecretData::new();
+    let mut data = Rendered::default();
+    let mut parsed = Parsed::default();
     for (key, pointer) in keys {
-        match resolve(root, pointer)? {
-            Some(value) => drop(data.insert(key.clone(), render(value)?)),
+        match resolve(root, pointer, &mut parsed)? {
+            Some(value) => data.add(key.clone(), value)?,
             None => missing.push(format!("{pointer} (for {key})")),
         }
     }
-    if missing.is_empty() { Ok(data) } else { Err(PayloadError::Missing(missing)) }
+    if missing.is_empty() { Ok(data.data) } else { Err(PayloadError::Missing(missing)) }
+}
+
+/// What has been rendered, never more than a Secret holds: many keys may each name the whole payload.
+#[derive(Default)]
+struct Rendered {
+    data: SecretData,
+    bytes: usize,
+}
+
+impl Rendered {
+    fn add(&mut self, key: DataKey, value: &RawValue) -> Result<(), PayloadError> {
+        let value = render(value)?;
+        self.bytes += value.expose().len();
+        if self.bytes > MAX_DATA {
+            return Err(PayloadError::TooLarge);
+        }
+        self.data.insert(key, value);
+        Ok(())
+    }
+}
+
+/// Objects and lists that were parsed already, by where their text begins: each is parsed once, however many pointers lead
+/// through it.
+#[derive(Default)]
+struct Parsed<'a> {
+    objects: HashMap<usize, Entries<'a>>,
+    lists: HashMap<usize, Vec<&'a RawValue>>,
+}
+
+impl<'a> Parsed<'a> {
+    fn member(&mut self, of: &'a RawValue, name: &str) -> Result<Option<&'a RawValue>, PayloadError> {
+        let entries = match self.objects.entry(of.get().as_ptr() as usize) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(object(of)?.unwrap_or_default()),
+        };
+        Ok(entries.iter().find(|(key, _)| key == name).map(|(_, value)| *value))
+    }
+
+    fn item(&mut self, of: &'a RawValue, index: usize) -> Result<Option<&'a RawValue>, PayloadError> {
+        let items = match self.lists.entry(of.get().as_ptr() as usize) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(array(of)?),
+        };
+        Ok(items.get(index).copied())
+    }
 }
 
 /// RFC 6901 section 4. `-` names the element after the last: nothing to read.
-fn resolve<'a>(root: &'a RawValue, pointer: &Pointer) -> Result<Option<&'a RawValue>, PayloadError> {
+fn resolve<'a>(
+    root: &'a RawValue,
+    pointer: &Pointer,
+    parsed: &mut Parsed<'a>,
+) -> Result<Option<&'a RawValue>, PayloadError> {
     let mut here = root;
     for token in pointer.tokens() {
         let next = match here.get().as_bytes().first() {
-            Some(b'{') => {
-                let name = token.decoded();
-                object(here)?.unwrap_or_default().into_iter().find(|(k, _)| *k == name).map(|(_, v)| v)
-            }
+            Some(b'{') => parsed.member(here, &token.decoded())?,
             Some(b'[') => match token.to_index() {
-                Ok(jsonptr::index::Index::Num(n)) => array(here)?.into_iter().nth(n),
+                Ok(jsonptr::index::Index::Num(n)) => parsed.item(here, n)?,
                 _ => None,
             },
             _ => None,
@@ -306,6 +363,15 @@ mod tests {
         assert_eq!(error.to_string(), "not in the payload: /x (for k), /y (for k)");
         let error = map(br#"{"keysValues":{"export A":"1","B":"2","":"3"}}"#, &Mapping::Everything).unwrap_err();
         assert_eq!(error, PayloadError::IllegalKeys(vec!["\"export A\"".into(), "\"\"".into()]));
+    }
+
+    #[test]
+    fn more_than_a_secret_holds_is_refused_before_it_is_all_in_memory() {
+        let payload = format!(r#"{{"a":"{}"}}"#, "x".repeat(600_000));
+        assert_eq!(pick(&payload, "k", "/a").map(|d| d[0].1.len()), Ok(600_000));
+        let keys: Vec<_> =
+            (0..512).map(|n| (DataKey::parse(&format!("k{n}")).unwrap(), PointerBuf::parse("/a").unwrap())).collect();
+        assert_eq!(map(payload.as_bytes(), &Mapping::Keys(keys)).err(), Some(PayloadError::TooLarge));
     }
 
     #[test]

@@ -94,6 +94,11 @@ impl Reason {
         Self::Undecryptable,
     ];
 
+    /// Whether a delivery said so, which an agent that has just started has not heard again yet.
+    pub fn is_of_a_delivery(self) -> bool {
+        matches!(self, Self::SourceDeleted | Self::BadMapping | Self::BadPayload | Self::Denied | Self::IdentityChanged)
+    }
+
     /// The row of the truth table.
     pub fn phase(self) -> Phase {
         match self {
@@ -128,6 +133,9 @@ impl fmt::Display for Reason {
     }
 }
 
+/// Characters of a sentence: the same one stands in up to three conditions, which the API server has to take.
+const LONGEST: usize = 4000;
+
 /// A reason with its sentence. Sentences are ours: no remote text, no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {message}")]
@@ -141,6 +149,23 @@ pub struct Problem {
 impl Problem {
     /// Joins the two.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(LONGEST) {
+            message.truncate(end);
+            message.push_str(" ...");
+        }
+        Self { reason, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_is_cut_before_the_api_server_refuses_it() {
+        let long = Problem::new(Reason::BadMapping, "ü".repeat(1_000_000)).message;
+        assert!(long.ends_with("ü ...") && long.chars().count() == LONGEST + 4);
+        assert_eq!(Problem::new(Reason::BadMapping, "short").message, "short");
     }
 }

@@ -7,6 +7,9 @@ use crate::domain::payload::Mapping;
 use crate::domain::reason::{Problem, Reason};
 use jsonptr::PointerBuf;
 
+/// Bytes of a text in a want; the cloud refuses longer ones.
+const MAX_TEXT: usize = 1024;
+
 /// Which secret of Ennote.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SourceRef {
@@ -50,14 +53,22 @@ impl Request {
         let target = SecretName::parse(&target).map_err(|text| {
             Problem::new(Reason::BadMapping, format!("{text:?} cannot be the name of a Secret; set spec.target.name"))
         })?;
+        let source = SourceRef {
+            workspace: binding.spec.source.workspace.clone().unwrap_or_default(),
+            secret: binding.spec.source.secret.clone(),
+        };
+        // The schema counts characters, the wire bytes.
+        for (field, text) in [("secret", &source.secret), ("workspace", &source.workspace)] {
+            if text.len() > MAX_TEXT {
+                let message = format!("spec.source.{field} is {} bytes long, at most {MAX_TEXT} are sent", text.len());
+                return Err(Problem::new(Reason::BadMapping, message));
+            }
+        }
         Ok(Self {
             namespace: meta.namespace.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
-            source: SourceRef {
-                workspace: binding.spec.source.workspace.clone().unwrap_or_default(),
-                secret: binding.spec.source.secret.clone(),
-            },
+            source,
             target,
             mapping: mapping(binding)?,
             binding: name,
@@ -80,4 +91,25 @@ fn mapping(binding: &EnnoteSecretBinding) -> Result<Mapping, Problem> {
         Ok((key, pointer))
     });
     Ok(Mapping::Keys(keys.collect::<Result<_, _>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(secret: &str) -> Result<Request, Problem> {
+        let binding = json!({
+            "apiVersion": "ennote.io/v1alpha1", "kind": "EnnoteSecretBinding",
+            "metadata": {"name": "db", "namespace": "shop", "uid": "u"},
+            "spec": {"source": {"secret": secret}},
+        });
+        Request::parse(&serde_json::from_value(binding).unwrap(), "pre-")
+    }
+
+    #[test]
+    fn a_name_that_is_short_in_characters_may_be_too_long_in_bytes() {
+        assert_eq!(parse(&"ключ".repeat(128)).unwrap().target.as_str(), "pre-db");
+        assert_eq!(parse(&"鍵".repeat(512)).unwrap_err().reason, Reason::BadMapping);
+    }
 }

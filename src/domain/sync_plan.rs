@@ -3,26 +3,32 @@
 use crate::crd::{EnnoteSecretBindingStatus, SourceStatus};
 use crate::domain::conditions::find;
 use crate::domain::content::{Fingerprints, StampKey};
-use crate::domain::name::SecretName;
+use crate::domain::name::{DataKey, SecretName};
 use crate::domain::observed::{BINDING, BINDING_ID, Existing, FINGERPRINTS, MANAGED_BY, Observed};
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
 use crate::domain::secret_value::SecretData;
 
-/// The API server's limit on the values of a Secret, in bytes
-/// (<https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size>).
-const MAX_DATA: usize = 1024 * 1024;
-
 /// The version that the target demonstrably holds for this spec, or 0: the payload is needed in any case.
 ///
+/// `home` is the agent's organization and own workspace, as far as they are known: what was synced from another one is not
+/// what is asked for now.
+///
 /// 0 when the target is absent, was edited, or was written for another generation of the spec or another source.
-pub fn known_version(request: &Request, observed: &Observed, status: &EnnoteSecretBindingStatus) -> u64 {
+pub fn known_version(
+    request: &Request,
+    observed: &Observed,
+    status: &EnnoteSecretBindingStatus,
+    home: Option<(&str, &str)>,
+) -> u64 {
     let Observed::Present(secret) = observed else { return 0 };
     let synced =
         find(status, "Synced").is_some_and(|c| c.status == "True" && c.observed_generation == Some(request.generation));
     let Some(source) = &status.source else { return 0 };
-    let same_source = source.secret == request.source.secret
-        && (request.source.workspace.is_empty() || source.workspace == request.source.workspace);
+    let (organization, own) = home.unwrap_or((&source.organization, &source.workspace));
+    let workspace = if request.source.workspace.is_empty() { own } else { &request.source.workspace };
+    let same_source =
+        source.secret == request.source.secret && source.workspace == workspace && source.organization == organization;
     let same_target = status.target.as_ref().is_some_and(|t| t.uid == secret.uid && t.name == request.target.as_str());
     if synced && same_source && same_target && intact(secret) { u64::try_from(source.version).unwrap_or(0) } else { 0 }
 }
@@ -107,17 +113,7 @@ pub struct SyncPlan {
 }
 
 /// Plans the write of `data`. The caller has checked ownership.
-///
-/// # Errors
-/// `BadMapping` when a Secret cannot hold that much.
-pub fn plan(request: &Request, observed: &Observed, data: SecretData, key: &StampKey) -> Result<SyncPlan, Problem> {
-    let size: usize = data.values().map(|v| v.expose().len()).sum();
-    if size > MAX_DATA {
-        return Err(Problem::new(
-            Reason::BadMapping,
-            format!("the keys hold {size} bytes together, a Secret at most {MAX_DATA}; pick fewer with spec.data"),
-        ));
-    }
+pub fn plan(request: &Request, observed: &Observed, data: SecretData, key: &StampKey) -> SyncPlan {
     let prints = Fingerprints::of(key, &data);
     let draft = |data| Draft {
         namespace: request.namespace.clone(),
@@ -135,7 +131,7 @@ pub fn plan(request: &Request, observed: &Observed, data: SecretData, key: &Stam
         Observed::Present(secret) => {
             let earlier = secret.fingerprints.iter().flat_map(Fingerprints::keys).map(str::to_owned);
             let mut drop: Vec<String> = secret.our_keys.iter().cloned().chain(earlier).collect();
-            drop.retain(|k| !data.keys().any(|d| d.as_str() == k));
+            drop.retain(|k| DataKey::parse(k).is_ok() && !data.keys().any(|d| d.as_str() == k));
             drop.sort();
             drop.dedup();
             Step::Patch {
@@ -146,7 +142,7 @@ pub fn plan(request: &Request, observed: &Observed, data: SecretData, key: &Stam
             }
         }
     };
-    Ok(SyncPlan { step, prints })
+    SyncPlan { step, prints }
 }
 
 #[cfg(test)]
@@ -154,7 +150,6 @@ mod tests {
     use super::*;
     use crate::crd::TargetStatus;
     use crate::domain::conditions::{Freshness, next};
-    use crate::domain::name::DataKey;
     use crate::domain::outcome::{Held, Outcome};
     use crate::domain::ownership::tests::{ours, request};
     use crate::domain::secret_value::SecretValue;
@@ -192,7 +187,7 @@ mod tests {
     fn known(edit: impl FnOnce(&mut Request, &mut Existing, &mut EnnoteSecretBindingStatus)) -> u64 {
         let (mut request, mut secret, mut status) = (request(), written(&[("a", "1")]), status(7));
         edit(&mut request, &mut secret, &mut status);
-        known_version(&request, &Observed::Present(Box::new(secret)), &status)
+        known_version(&request, &Observed::Present(Box::new(secret)), &status, Some(("o", "w")))
     }
 
     #[test]
@@ -207,7 +202,11 @@ mod tests {
         assert_eq!(known(|_, s, _| s.our_keys.clear()), 0, "a key was edited by someone else");
         assert_eq!(known(|_, s, _| s.fingerprints = None), 0);
         assert_eq!(known(|_, _, st| *st = Default::default()), 0);
-        assert_eq!(known_version(&request(), &Observed::Absent, &status(7)), 0);
+        assert_eq!(known_version(&request(), &Observed::Absent, &status(7), None), 0);
+        let present = Observed::Present(Box::new(written(&[("a", "1")])));
+        let at = |home| known_version(&request(), &present, &status(7), home);
+        assert_eq!((at(None), at(Some(("o", "w")))), (7, 7));
+        assert_eq!((at(Some(("o", "elsewhere"))), at(Some(("another", "w")))), (0, 0), "enrolled anew, elsewhere");
     }
 
     #[test]
@@ -227,14 +226,14 @@ mod tests {
 
     #[test]
     fn the_first_write_cannot_overwrite_and_later_ones_carry_their_preconditions() {
-        let create = plan(&request(), &Observed::Absent, data(&[("a", "1")]), &key()).unwrap();
+        let create = plan(&request(), &Observed::Absent, data(&[("a", "1")]), &key());
         assert!(matches!(create.step, Step::Create(_)));
 
         let present = Observed::Present(Box::new(Existing {
             our_keys: ["a", "b", "gone"].map(str::to_owned).into(),
             ..written(&[("a", "1"), ("b", "2")])
         }));
-        match plan(&request(), &present, data(&[("a", "9")]), &key()).unwrap().step {
+        match plan(&request(), &present, data(&[("a", "9")]), &key()).step {
             Step::Patch { uid, resource_version, drop, draft } => {
                 assert_eq!((uid.as_str(), resource_version.as_str()), ("secret-1", "10"));
                 assert_eq!(drop, ["b", "gone"], "a key dropped from the secret leaves the Secret");
@@ -246,18 +245,10 @@ mod tests {
 
     #[test]
     fn equal_data_is_not_written_again_unless_it_was_edited() {
-        let same = |secret: Existing| {
-            plan(&request(), &Observed::Present(Box::new(secret)), data(&[("a", "1")]), &key()).unwrap().step
-        };
+        let same =
+            |secret: Existing| plan(&request(), &Observed::Present(Box::new(secret)), data(&[("a", "1")]), &key()).step;
         assert!(matches!(same(written(&[("a", "1")])), Step::Nothing(_)));
         let edited = Existing { our_keys: Default::default(), ..written(&[("a", "1")]) };
         assert!(matches!(same(edited), Step::Patch { .. }));
-    }
-
-    #[test]
-    fn more_than_a_secret_holds_is_refused_before_it_is_sent() {
-        let big = "x".repeat(MAX_DATA + 1);
-        let problem = plan(&request(), &Observed::Absent, data(&[("a", &big)]), &key()).unwrap_err();
-        assert_eq!(problem.reason, Reason::BadMapping);
     }
 }
