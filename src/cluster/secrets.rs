@@ -17,40 +17,60 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, PartialObjectMeta};
 use kube::client::Body;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const AS_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
+/// So many deleted Secrets are remembered, so that a late answer to our own write does not bring one back.
+const REMEMBERED: usize = 1024;
+
 /// What the watches and our own writes have told of the Secrets in the watched namespaces.
 #[derive(Default)]
-pub struct SecretIndex(Mutex<HashMap<(String, String), Existing>>);
+pub struct SecretIndex(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    secrets: HashMap<(String, String), Existing>,
+    deleted: VecDeque<String>,
+}
 
 impl SecretIndex {
-    fn map(&self) -> MutexGuard<'_, HashMap<(String, String), Existing>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known. Only as good as the namespace's list is complete.
     pub fn observe(&self, namespace: &str, name: &str) -> Observed {
-        let known = self.map().get(&(namespace.to_owned(), name.to_owned())).cloned();
-        known.map_or(Observed::Absent, |secret| Observed::Present(Box::new(secret)))
+        let secret = self.known().secrets.get(&(namespace.to_owned(), name.to_owned())).cloned();
+        secret.map_or(Observed::Absent, |secret| Observed::Present(Box::new(secret)))
     }
 
     /// Takes over what was seen, unless something newer is known of the same object.
     pub fn seen(&self, namespace: &str, name: &str, secret: Existing) {
-        let mut map = self.map();
-        let older = map.get(&(namespace.to_owned(), name.to_owned())).is_some_and(|known| {
-            known.uid == secret.uid && revision(&known.resource_version) > revision(&secret.resource_version)
-        });
-        if !older {
-            map.insert((namespace.to_owned(), name.to_owned()), secret);
+        let mut known = self.known();
+        let key = (namespace.to_owned(), name.to_owned());
+        let newer = |old: &Existing| {
+            old.uid == secret.uid && revision(&old.resource_version) > revision(&secret.resource_version)
+        };
+        if !known.deleted.contains(&secret.uid) && !known.secrets.get(&key).is_some_and(newer) {
+            known.secrets.insert(key, secret);
         }
     }
 
-    /// It is gone.
-    pub fn gone(&self, namespace: &str, name: &str) {
-        self.map().remove(&(namespace.to_owned(), name.to_owned()));
+    /// It is gone: the object of this uid, or whatever has that name if the uid is not known.
+    pub fn gone(&self, namespace: &str, name: &str, uid: Option<&str>) {
+        let mut known = self.known();
+        let key = (namespace.to_owned(), name.to_owned());
+        let there = known.secrets.get(&key).map(|secret| secret.uid.clone());
+        if uid.is_none() || there.as_deref() == uid {
+            known.secrets.remove(&key);
+        }
+        if let Some(uid) = uid.map(str::to_owned).or(there) {
+            known.deleted.push_back(uid);
+            let surplus = known.deleted.len().saturating_sub(REMEMBERED);
+            known.deleted.drain(..surplus);
+        }
     }
 }
 
@@ -224,7 +244,13 @@ mod tests {
         assert_eq!(known(), "10");
         index.seen("n", "s", secret("v", "3"));
         assert_eq!(known(), "3", "another object");
-        index.gone("n", "s");
+        index.gone("n", "s", Some("u"));
+        assert_eq!(known(), "3", "the deletion of an earlier object");
+        index.gone("n", "s", None);
         assert_eq!(known(), "");
+        index.seen("n", "s", secret("v", "4"));
+        assert_eq!(known(), "", "the answer to a write that the deletion overtook");
+        index.seen("n", "s", secret("w", "5"));
+        assert_eq!(known(), "5");
     }
 }

@@ -8,7 +8,7 @@ use crate::cluster::secrets::reduce;
 use crate::cluster::workloads;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::observed::Existing;
-use crate::rollout::workload::Workload;
+use crate::rollout::workload::{Kind, Workload};
 use futures::stream::{self, BoxStream, StreamExt};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PartialObjectMeta};
@@ -19,6 +19,8 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What a watch tells.
@@ -32,6 +34,8 @@ pub enum Change<T> {
         namespace: String,
         /// Its name.
         name: String,
+        /// Its uid; unknown when it went while nobody watched.
+        uid: Option<String>,
     },
     /// All that was there has been told.
     Listed {
@@ -80,8 +84,8 @@ impl Watches {
         })
     }
 
-    /// The Deployments, StatefulSets and DaemonSets of a namespace. A `Listed` comes from each kind.
-    pub fn workloads(&self, namespace: &str) -> Vec<BoxStream<'static, Change<Workload>>> {
+    /// The Deployments, StatefulSets and DaemonSets of a namespace.
+    pub fn workloads(&self, namespace: &str) -> [(Kind, BoxStream<'static, Change<Workload>>); 3] {
         workloads::watch(&self.client, namespace)
     }
 }
@@ -105,10 +109,17 @@ where
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let mut relist = Relist { namespace: namespace.to_owned(), known: BTreeSet::new(), listing: BTreeSet::new() };
     let mut report = Report { what, namespace: namespace.to_owned(), failing: None };
+    let patient = Patient::default();
+    let listed = patient.listed.clone();
     watcher(api, watcher::Config::default())
-        .backoff(Patient::default())
+        .backoff(patient)
         .map(move |event| match event {
             Ok(event) => {
+                match event {
+                    Event::Init => listed.store(false, Ordering::Relaxed),
+                    Event::InitDone => listed.store(true, Ordering::Relaxed),
+                    Event::InitApply(_) | Event::Apply(_) | Event::Delete(_) => {}
+                }
                 report.works(&event);
                 relist.translate(event, &reduce)
             }
@@ -121,20 +132,27 @@ where
         .boxed()
 }
 
-/// The default back-off, but not reset by the first good event: a list that is refused right after its `Init` would
-/// otherwise be tried every second for ever. It still starts anew after two minutes of quiet.
+/// The default back-off, but reset only by what comes after a complete list: one that is refused right after its `Init` would
+/// otherwise be tried every second for ever.
 #[derive(Default)]
-struct Patient(watcher::DefaultBackoff);
+struct Patient {
+    pauses: watcher::DefaultBackoff,
+    listed: Arc<AtomicBool>,
+}
 
 impl Iterator for Patient {
     type Item = Duration;
     fn next(&mut self) -> Option<Duration> {
-        self.0.next()
+        self.pauses.next()
     }
 }
 
 impl Backoff for Patient {
-    fn reset(&mut self) {}
+    fn reset(&mut self) {
+        if self.listed.load(Ordering::Relaxed) {
+            self.pauses.reset();
+        }
+    }
 }
 
 struct Relist {
@@ -156,6 +174,8 @@ impl Relist {
                 vec![]
             }
             Event::InitApply(object) => {
+                // Known from here on: the rest of the list may never come.
+                self.known.insert(name(&object));
                 self.listing.insert(name(&object));
                 vec![Change::Applied(reduce(object))]
             }
@@ -163,7 +183,7 @@ impl Relist {
                 let listed = std::mem::take(&mut self.listing);
                 let gone = self.known.difference(&listed).cloned();
                 let mut out: Vec<Change<T>> =
-                    gone.map(|name| Change::Deleted { namespace: self.namespace.clone(), name }).collect();
+                    gone.map(|name| Change::Deleted { namespace: self.namespace.clone(), name, uid: None }).collect();
                 self.known = listed;
                 out.push(Change::Listed { namespace: self.namespace.clone() });
                 out
@@ -175,7 +195,7 @@ impl Relist {
             Event::Delete(object) => {
                 let name = name(&object);
                 self.known.remove(&name);
-                vec![Change::Deleted { namespace: self.namespace.clone(), name }]
+                vec![Change::Deleted { namespace: self.namespace.clone(), name, uid: object.meta().uid.clone() }]
             }
         }
     }
@@ -242,7 +262,7 @@ mod tests {
         let mut relist = Relist { namespace: "n".into(), known: BTreeSet::new(), listing: BTreeSet::new() };
         let name = |m: ConfigMap| m.metadata.name.unwrap();
         let mut told = |event| relist.translate(event, &name);
-        let gone = |name: &str| Change::Deleted { namespace: "n".into(), name: name.into() };
+        let gone = |name: &str| Change::Deleted { namespace: "n".into(), name: name.into(), uid: None };
         let listed = || Change::Listed { namespace: "n".into() };
         assert_eq!(told(Event::Init), []);
         assert_eq!(told(Event::InitApply(map("a"))), [Change::Applied("a".into())]);
@@ -253,7 +273,9 @@ mod tests {
         assert_eq!(told(Event::InitDone), [gone("a"), gone("b"), listed()]);
         assert_eq!(told(Event::Delete(map("c"))), [gone("c")]);
         told(Event::Init);
-        assert_eq!(told(Event::InitDone), [listed()]);
+        told(Event::InitApply(map("d")));
+        told(Event::Init);
+        assert_eq!(told(Event::InitDone), [gone("d"), listed()], "of a list that broke off");
     }
 
     #[test]
@@ -267,5 +289,8 @@ mod tests {
             })
             .max();
         assert!(later.unwrap() > first * 4);
+        backoff.listed.store(true, Ordering::Relaxed);
+        backoff.reset();
+        assert!(backoff.next().unwrap() < Duration::from_secs(2), "once it was complete, a new trouble begins small");
     }
 }

@@ -46,12 +46,12 @@ impl Resource for Workload {
     }
 }
 
-/// The three watches of a namespace. A `Listed` comes from each.
-pub(super) fn watch(client: &Client, namespace: &str) -> Vec<BoxStream<'static, Change<Workload>>> {
-    vec![
-        of_kind::<Deployment>(client, namespace, Kind::Deployment, "deployments"),
-        of_kind::<StatefulSet>(client, namespace, Kind::StatefulSet, "statefulsets"),
-        of_kind::<DaemonSet>(client, namespace, Kind::DaemonSet, "daemonsets"),
+/// The three watches of a namespace.
+pub(super) fn watch(client: &Client, namespace: &str) -> [(Kind, BoxStream<'static, Change<Workload>>); 3] {
+    [
+        (Kind::Deployment, of_kind::<Deployment>(client, namespace, Kind::Deployment, "deployments")),
+        (Kind::StatefulSet, of_kind::<StatefulSet>(client, namespace, Kind::StatefulSet, "statefulsets")),
+        (Kind::DaemonSet, of_kind::<DaemonSet>(client, namespace, Kind::DaemonSet, "daemonsets")),
     ]
 }
 
@@ -68,7 +68,9 @@ where
     let stream = changes::<K, Workload>(client, namespace, what, K::into);
     stream
         .map(move |change| match change {
-            Change::Deleted { namespace, name } => Change::Deleted { namespace, name: format!("{kind}/{name}") },
+            Change::Deleted { namespace, name, uid } => {
+                Change::Deleted { namespace, name: format!("{kind}/{name}"), uid }
+            }
             other => other,
         })
         .boxed()

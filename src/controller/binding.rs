@@ -47,15 +47,21 @@ pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>)
     report(&binding, &outcome, &context).await?;
     // Only now: the API server has taken it.
     if let Some((wanted, version)) = acknowledge {
-        context.inbox.want(&wanted, version, true);
+        context.want(&wanted, version, true);
     }
     Ok(Action::requeue(again.unwrap_or_else(|| REVISIT.mul_f64(0.8 + 0.4 * crate::cloud::stream::spread()))))
 }
 
 /// After a status write that failed.
 pub fn on_error(_: Arc<EnnoteSecretBinding>, error: &ClusterError, _: Arc<Context>) -> Action {
-    // 404 and 409: gone, or moved; the watch wakes us with what it is now.
-    if error.is_stale() { Action::requeue(Duration::from_millis(200)) } else { Action::requeue(Duration::from_secs(5)) }
+    Action::requeue(after(error))
+}
+
+/// 404 and 409: gone, or moved, and the watch wakes us with what it is now. Anything else is the API server's trouble, which
+/// all bindings together should not add to.
+pub(super) fn after(error: &ClusterError) -> Duration {
+    let longest = Duration::from_secs(if error.is_stale() { 2 } else { 30 });
+    longest.mul_f64(0.1 + 0.9 * crate::cloud::stream::spread())
 }
 
 enum Pass {
@@ -92,6 +98,8 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
         && let Some(problem) = tombstone(binding, &request, &observed, *version, problem, context).await
         && !context.inbox.arrived_for(&request.uid)
     {
+        // The want stands for what comes after the deletion, also if its acknowledgement was lost with a status write.
+        context.want(&wanted(&request), *version, false);
         return Pass::say(problem);
     }
     if let Err(problem) = ownership::check(&request, &observed) {
@@ -129,8 +137,7 @@ fn settle(
     failures: u32,
     context: &Context,
 ) -> Pass {
-    let remember =
-        |fact, failures| context.memos.set(&request.uid, Memo { generation: request.generation, fact, failures });
+    let remember = |fact, failures| context.remember(request, fact, failures);
     match taken {
         Taken::Held(held) => {
             context.memos.forget(&request.uid);
@@ -157,6 +164,8 @@ fn settle(
         }
         Taken::Again(problem) => {
             let pause = back_off(failures);
+            // Until it is asked for again, it must not count against what the cloud has under way for others.
+            context.inbox.unwant(&request.uid);
             remember(Fact::Retry(Instant::now() + pause, problem.clone()), failures.saturating_add(1));
             Pass::say_until(problem, pause)
         }
@@ -178,39 +187,41 @@ fn ask(
     context: &Context,
 ) -> Pass {
     let status = binding.status.clone().unwrap_or_default();
-    let known = known_version(request, observed, &status);
+    let identity = context.link.borrow().identity.clone();
+    let home = identity.as_ref().map(|id| (id.organization.as_str(), id.workspace.as_str()));
+    let known = known_version(request, observed, &status, home);
     let now = Instant::now();
     match memo.as_ref().map(|m| &m.fact) {
         Some(Fact::Seen(version, problem) | Fact::Gone(version, problem)) => {
-            context.inbox.want(wanted, *version, false);
+            context.want(wanted, *version, false);
             Pass::say(problem.clone())
         }
         Some(Fact::Retry(at, problem)) if *at > now => Pass::say_until(problem.clone(), *at - now),
         Some(Fact::Retry(_, problem)) => {
-            context.inbox.want(wanted, known, true);
+            context.want(wanted, known, true);
             Pass::say(problem.clone())
         }
         Some(Fact::Standing(problem)) => {
-            context.inbox.want(wanted, known, false);
+            context.want(wanted, known, false);
             waiting_for_link(context).map_or_else(|| Pass::say(problem.clone()), |_| Pass::say(Outcome::Unchanged))
         }
         _ if known > 0 => {
             // A want that rests here is one whose delivery never reached the status, as when the API server refused it.
-            context.inbox.want(wanted, known, true);
+            context.want(wanted, known, true);
             Pass::say(Outcome::Unchanged)
         }
         fact => {
-            context.inbox.want(wanted, 0, true);
+            context.want(wanted, 0, true);
+            if was_told(&status, request.generation) {
+                return Pass::say(Outcome::Unchanged);
+            }
             if let Some(problem) = waiting_for_link(context) {
                 return Pass::say(problem);
             }
             let asked = match fact {
                 Some(Fact::Asked(at)) => *at,
                 _ => {
-                    context.memos.set(
-                        &request.uid,
-                        Memo { generation: request.generation, fact: Fact::Asked(now), failures: 0 },
-                    );
+                    context.remember(request, Fact::Asked(now), 0);
                     now
                 }
             };
@@ -222,6 +233,13 @@ fn ask(
             }
         }
     }
+}
+
+/// Whether status holds what a delivery said of this spec. An agent that has just started knows less: a deletion that is held
+/// for a person, for one, must not be forgotten by a restart.
+fn was_told(status: &EnnoteSecretBindingStatus, generation: i64) -> bool {
+    let ready = find(status, "Ready").filter(|c| c.observed_generation == Some(generation));
+    ready.is_some_and(|c| Reason::ALL.into_iter().any(|r| r.is_of_a_delivery() && r.to_string() == c.reason))
 }
 
 fn waiting_for_link(context: &Context) -> Option<Problem> {

@@ -1,6 +1,6 @@
 //! Handles and memory that both controllers share. Locks are held for a map access, never across an await.
 
-use crate::cloud::inbox::Inbox;
+use crate::cloud::inbox::{Inbox, Wanted};
 use crate::cloud::state::LinkState;
 use crate::cluster::secrets::{SecretIndex, Secrets};
 use crate::cluster::status::StatusWriter;
@@ -8,7 +8,8 @@ use crate::cluster::workloads::Workloads;
 use crate::controller::ledgers::Ledgers;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::reason::Problem;
-use crate::rollout::workload::Workload;
+use crate::domain::request::Request;
+use crate::rollout::workload::{Kind, Workload};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::collections::{BTreeSet, HashMap};
@@ -89,6 +90,27 @@ impl Context {
     /// The workloads that restart for a binding.
     pub fn workloads_of(&self, namespace: &str, binding: &str, target: &str) -> Vec<Arc<Workload>> {
         self.seen_workloads.state_filter(|w| w.namespace() == namespace && w.restarts_for(binding, target))
+    }
+
+    /// Whether this very binding is still there. The watch and all passes run in one task, so what holds is true until the
+    /// next await.
+    pub fn lives(&self, namespace: &str, name: &str, uid: &str) -> bool {
+        let seen = self.bindings.get(&ObjectRef::new(name).within(namespace));
+        seen.is_some_and(|b| b.metadata.uid.as_deref() == Some(uid) && b.metadata.deletion_timestamp.is_none())
+    }
+
+    /// Declares a want of a binding that is still there: one of a binding that is gone would never be taken back.
+    pub fn want(&self, wanted: &Wanted, known: u64, again: bool) {
+        if self.lives(&wanted.namespace, &wanted.binding, &wanted.binding_uid) {
+            self.inbox.want(wanted, known, again);
+        }
+    }
+
+    /// Remembers something of a binding that is still there.
+    pub fn remember(&self, request: &Request, fact: Fact, failures: u32) {
+        if self.lives(&request.namespace, &request.binding, &request.uid) {
+            self.memos.set(&request.uid, Memo { generation: request.generation, fact, failures });
+        }
     }
 
     /// Forgets a binding that is gone.
@@ -177,8 +199,7 @@ impl Memos {
         lock(&self.0).get(uid).filter(|m| m.generation == generation).cloned()
     }
 
-    /// Remembers.
-    pub fn set(&self, uid: &str, memo: Memo) {
+    fn set(&self, uid: &str, memo: Memo) {
         lock(&self.0).insert(uid.to_owned(), memo);
     }
 
@@ -235,14 +256,28 @@ pub enum List {
     Bindings,
     /// Secrets.
     Secrets,
-    /// One of the three kinds of workloads.
-    Workloads,
+    /// Workloads of one kind.
+    Workloads(Kind),
+}
+
+impl List {
+    const ALL: [Self; 5] = [
+        Self::Bindings,
+        Self::Secrets,
+        Self::Workloads(Kind::Deployment),
+        Self::Workloads(Kind::StatefulSet),
+        Self::Workloads(Kind::DaemonSet),
+    ];
+
+    fn place(self) -> usize {
+        Self::ALL.iter().position(|list| *list == self).unwrap_or_default()
+    }
 }
 
 /// Which lists are complete, per watched namespace.
 #[derive(Default)]
 pub struct Lists {
-    counts: Mutex<HashMap<String, [u32; 3]>>,
+    told: Mutex<HashMap<String, [bool; List::ALL.len()]>>,
     watched: usize,
     all: AtomicBool,
 }
@@ -253,36 +288,28 @@ impl Lists {
         Self { watched, ..Self::default() }
     }
 
-    /// A list is complete. Each workload kind tells on its own; a relist tells again, which harms nothing.
+    /// A list is complete.
     pub fn told(&self, namespace: &str, list: List) {
-        let mut counts = lock(&self.counts);
-        counts.entry(namespace.to_owned()).or_default()[list as usize] += 1;
-        let complete = counts.values().filter(|c| is_complete(c)).count();
+        let mut told = lock(&self.told);
+        told.entry(namespace.to_owned()).or_default()[list.place()] = true;
+        let complete = told.values().filter(|lists| lists.iter().all(|told| *told)).count();
         self.all.store(complete >= self.watched, Ordering::Relaxed);
     }
 
     /// Whether a list of a namespace is complete.
     pub fn has(&self, namespace: &str, list: List) -> bool {
-        lock(&self.counts).get(namespace).is_some_and(|c| has(c, list))
+        lock(&self.told).get(namespace).is_some_and(|lists| lists[list.place()])
     }
 
     /// Whether all lists of a namespace are complete.
     pub fn complete(&self, namespace: &str) -> bool {
-        lock(&self.counts).get(namespace).is_some_and(is_complete)
+        lock(&self.told).get(namespace).is_some_and(|lists| lists.iter().all(|told| *told))
     }
 
     /// Whether all lists of all watched namespaces are complete.
     pub fn all(&self) -> bool {
         self.all.load(Ordering::Relaxed)
     }
-}
-
-fn has(counts: &[u32; 3], list: List) -> bool {
-    counts[list as usize] >= if list == List::Workloads { 3 } else { 1 }
-}
-
-fn is_complete(counts: &[u32; 3]) -> bool {
-    [List::Bindings, List::Secrets, List::Workloads].into_iter().all(|list| has(counts, list))
 }
 
 #[cfg(test)]
@@ -316,10 +343,15 @@ mod tests {
         let lists = Lists::new(1);
         lists.told("n", List::Bindings);
         lists.told("n", List::Secrets);
-        lists.told("n", List::Workloads);
-        lists.told("n", List::Workloads);
-        assert!(lists.has("n", List::Secrets) && !lists.complete("n") && !lists.all());
-        lists.told("n", List::Workloads);
+        for _ in 0..3 {
+            lists.told("n", List::Workloads(Kind::Deployment));
+        }
+        lists.told("n", List::Workloads(Kind::DaemonSet));
+        assert!(
+            lists.has("n", List::Secrets) && !lists.complete("n") && !lists.all(),
+            "a relist is no other kind's list"
+        );
+        lists.told("n", List::Workloads(Kind::StatefulSet));
         assert!(lists.complete("n") && lists.all() && !lists.complete("m"));
     }
 

@@ -127,7 +127,7 @@ async fn write(
         }
         Err(error) => return Taken::Seen(version, Problem::new(Reason::BadMapping, error.to_string())),
     };
-    let heard = context.link.borrow().server_time.is_some_and(|(_, at)| at.elapsed() < HEARD_WITHIN);
+    let heard = context.link.borrow().fresh_at.is_some_and(|at| at.elapsed() < HEARD_WITHIN);
     if !heard {
         return Taken::Again(Problem::new(
             Reason::WaitingForCloud,
@@ -141,15 +141,18 @@ async fn write(
             return Taken::Again(problem);
         }
         let keys = data.len();
-        let planned = match plan(request, &observed, data, &payload.key) {
-            Ok(planned) => planned,
-            Err(problem) => return Taken::Seen(version, problem),
-        };
+        let planned = plan(request, &observed, data, &payload.key);
         let moves = status.content.as_deref() != Some(planned.prints.content().as_str());
         if moves && let Err(error) = settle(binding, request, status, context).await {
             return Taken::Again(error.problem("patch ennotesecretbindings/status", namespace));
         }
         let created = matches!(planned.step, Step::Create(_));
+        if !context.lives(namespace, &request.binding, &request.uid) {
+            return Taken::Again(Problem::new(
+                Reason::AwaitingCollection,
+                "the binding is gone; nothing is written for it",
+            ));
+        }
         match context.secrets.apply(&planned.step).await {
             Ok(existing) => {
                 context.index.seen(namespace, request.target.as_str(), existing.clone());
@@ -172,7 +175,7 @@ async fn write(
                         if let Observed::Present(secret) = &now {
                             context.index.seen(namespace, request.target.as_str(), (**secret).clone());
                         } else {
-                            context.index.gone(namespace, request.target.as_str());
+                            context.index.gone(namespace, request.target.as_str(), None);
                         }
                         (observed, data) = (now, draft.data);
                     }

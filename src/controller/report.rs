@@ -4,6 +4,7 @@ use crate::cluster::error::{Chain, ClusterError};
 use crate::cluster::status::WORKLOAD_MANAGER;
 use crate::controller::context::{Context, List};
 use crate::crd::EnnoteSecretBinding;
+use crate::rollout::workload::Kind;
 use kube::runtime::reflector::ObjectRef;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -81,10 +82,11 @@ pub async fn write(context: &Context, namespace: &str, name: &str) -> Result<(),
 
 /// Workloads that went while nobody watched.
 fn prune(context: &Context, binding: &EnnoteSecretBinding, namespace: &str) {
-    if !context.lists.has(namespace, List::Workloads) {
-        return;
-    }
-    let gone = |workload: &String| context.seen_workloads.get(&ObjectRef::new(workload).within(namespace)).is_none();
+    let listed =
+        |workload: &str| Kind::of_key(workload).is_some_and(|kind| context.lists.has(namespace, List::Workloads(kind)));
+    let gone = |workload: &String| {
+        listed(workload) && context.seen_workloads.get(&ObjectRef::new(workload).within(namespace)).is_none()
+    };
     context.ledgers.with(binding, |ledger| {
         for workload in ledger.workloads().into_iter().filter(gone) {
             ledger.forget(&workload);

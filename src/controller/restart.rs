@@ -17,7 +17,7 @@ use kube::runtime::controller::Action;
 use std::time::Duration;
 
 /// A stamp that was refused is tried again after this long, and on the next event.
-pub(super) const REFUSED_AGAIN: Duration = Duration::from_secs(30);
+const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 
 /// Changes a ledger and has it written if it moved.
 pub(super) fn change<T>(binding: &EnnoteSecretBinding, context: &Context, act: impl FnOnce(&mut Ledger) -> T) -> T {
@@ -44,11 +44,17 @@ impl Pass<'_> {
         match decision {
             Decision::Nothing => Ok(self.follow().await),
             Decision::Adopt => {
+                let mut full = false;
                 self.each(|ledger, reader| {
                     if reader.reading.baseline.is_none() {
-                        ledger.record(self.workload.key(), &reader.reading.content);
+                        full |= !ledger.record(self.workload.key(), &reader.reading.content);
                     }
                 });
+                if full {
+                    let (namespace, workload) = (self.workload.namespace(), self.workload.key());
+                    tracing::warn!(namespace, workload, "not restarted: its binding remembers 2,000 workloads already");
+                    return Ok(Action::await_change());
+                }
                 // What else is due is decided with the baselines in place.
                 Ok(Action::requeue(Duration::ZERO))
             }

@@ -166,7 +166,7 @@ fn binding_changed(
             let turned = shapes.insert(uid, shape.clone()) != Some(shape);
             turned.then_some(binding)
         }
-        Change::Deleted { namespace, name } => {
+        Change::Deleted { namespace, name, .. } => {
             if let Some(old) = context.bindings.get(&ObjectRef::new(&name).within(&namespace)) {
                 writer.apply_watcher_event(&Event::Delete((*old).clone()));
                 gone(&old, context, shapes);
@@ -219,8 +219,8 @@ fn watch_secrets(
                     context.index.seen(&namespace, &name, secret);
                     (namespace, name)
                 }
-                Change::Deleted { namespace, name } => {
-                    context.index.gone(&namespace, &name);
+                Change::Deleted { namespace, name, uid } => {
+                    context.index.gone(&namespace, &name, uid.as_deref());
                     (namespace, name)
                 }
                 Change::Listed { namespace } => {
@@ -242,16 +242,17 @@ fn watch_workloads(
     context: Arc<WorkloadContext>,
 ) -> BoxStream<'static, Result<Workload, watcher::Error>> {
     let streams = namespaces.iter().flat_map(|namespace| watches.workloads(namespace));
+    let streams = streams.map(|(kind, stream)| stream.map(move |change| (kind, change)).boxed());
     open(&mut writer);
     select_all(streams)
-        .filter_map(move |change| {
+        .filter_map(move |(kind, change)| {
             let shared = &context.shared;
             ready(match change {
                 Change::Applied(workload) => {
                     writer.apply_watcher_event(&Event::Apply(workload.clone()));
                     Some(Ok(workload))
                 }
-                Change::Deleted { namespace, name } => {
+                Change::Deleted { namespace, name, .. } => {
                     if let Some(old) = shared.seen_workloads.get(&ObjectRef::new(&name).within(&namespace)) {
                         writer.apply_watcher_event(&Event::Delete((*old).clone()));
                         context.memos.forget(old.metadata.uid.as_deref().unwrap_or_default());
@@ -263,7 +264,7 @@ fn watch_workloads(
                     None
                 }
                 Change::Listed { namespace } => {
-                    shared.lists.told(&namespace, List::Workloads);
+                    shared.lists.told(&namespace, List::Workloads(kind));
                     None
                 }
             })

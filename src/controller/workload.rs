@@ -1,8 +1,9 @@
 //! The workload controller: gather what its bindings hold and decide once; `restart` carries it out.
 
 use crate::cluster::error::ClusterError;
+use crate::controller::binding::after;
 use crate::controller::context::{Context, List};
-use crate::controller::restart::{Pass, REFUSED_AGAIN, change};
+use crate::controller::restart::{Pass, change};
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::content::Content;
 use crate::domain::request::Request;
@@ -114,7 +115,7 @@ pub async fn reconcile(workload: Arc<Workload>, context: Arc<WorkloadContext>) -
 
 /// After a stamp that was refused.
 pub fn on_error(_: Arc<Workload>, error: &ClusterError, _: Arc<WorkloadContext>) -> Action {
-    if error.is_stale() { Action::requeue(Duration::from_millis(200)) } else { Action::requeue(REFUSED_AGAIN) }
+    Action::requeue(after(error))
 }
 
 /// Gives the workloads that restart for a binding a baseline, where they have none: what the Secret holds until now. True if

@@ -25,6 +25,14 @@ pub enum Kind {
     DaemonSet,
 }
 
+impl Kind {
+    /// Of a KIND/NAME.
+    pub fn of_key(key: &str) -> Option<Self> {
+        let (kind, _) = key.split_once('/')?;
+        [Self::Deployment, Self::StatefulSet, Self::DaemonSet].into_iter().find(|k| k.to_string() == kind)
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
@@ -240,6 +248,7 @@ pub(crate) mod tests {
     fn what_is_kept_holds_no_literal_value() {
         let kept = deployment(|_| ());
         assert!(!serde_json::to_string(&kept).unwrap().contains("canary"));
+        assert_eq!((Kind::of_key(kept.key()), Kind::of_key("Pod/x")), (Some(Kind::Deployment), None));
         assert_eq!((kept.key(), kept.reads.contains("db"), kept.numbers.updated), ("Deployment/web", true, 2));
     }
 
