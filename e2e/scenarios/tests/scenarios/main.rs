@@ -10,5 +10,6 @@ mod isolation;
 mod manifests;
 mod resilience;
 mod rollouts;
+mod settings;
 mod sync;
 mod wire;
