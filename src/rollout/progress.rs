@@ -10,8 +10,8 @@ pub const TIMEOUT: SignedDuration = SignedDuration::from_mins(10);
 /// Phase, updated-and-ready pods, and what to say.
 pub fn of(workload: &Workload, started_at: Timestamp, now: Timestamp) -> (RolloutPhase, String) {
     let n = &workload.numbers;
-    let seen = n.observed_generation >= workload.metadata.generation.unwrap_or(0);
-    let up = n.updated.min(n.available);
+    let seen = is_seen(workload);
+    let up = ready(workload);
     if seen && n.desired == 0 && n.total == 0 {
         return (RolloutPhase::Complete, String::new());
     }
@@ -39,9 +39,16 @@ pub fn of(workload: &Workload, started_at: Timestamp, now: Timestamp) -> (Rollou
     (RolloutPhase::Progressing, String::new())
 }
 
-/// Pods that are both of the newest template and ready, as far as the status tells.
+/// Pods that are certainly both of the newest template and ready. The status counts the two apart, so pods of older templates
+/// are taken to be among the ready ones.
 pub fn ready(workload: &Workload) -> i32 {
-    workload.numbers.updated.min(workload.numbers.ready)
+    let n = &workload.numbers;
+    if is_seen(workload) { (n.ready - (n.total - n.updated).max(0)).clamp(0, n.updated.max(0)) } else { 0 }
+}
+
+/// Whether the numbers speak of the newest template.
+fn is_seen(workload: &Workload) -> bool {
+    workload.numbers.observed_generation >= workload.metadata.generation.unwrap_or(0)
 }
 
 fn look(workload: &Workload) -> String {
@@ -62,6 +69,23 @@ mod tests {
     fn phase(edit: impl FnOnce(&mut serde_json::Value), seconds: i64) -> RolloutPhase {
         let start = Timestamp::UNIX_EPOCH;
         of(&deployment(edit), start, start + SignedDuration::from_secs(seconds)).0
+    }
+
+    #[test]
+    fn only_pods_of_the_newest_template_count_as_up() {
+        let up = |total: i32, updated: i32, ready_pods: i32, generation: i32| {
+            ready(&deployment(|o| {
+                o["metadata"]["generation"] = json!(generation);
+                o["status"]["replicas"] = json!(total);
+                o["status"]["updatedReplicas"] = json!(updated);
+                o["status"]["readyReplicas"] = json!(ready_pods);
+            }))
+        };
+        assert_eq!(up(2, 2, 2, 2), 2);
+        assert_eq!(up(2, 2, 2, 3), 0, "numbers of the old template");
+        assert_eq!(up(3, 1, 2, 2), 0, "two old ones are up, the new one is not");
+        assert_eq!(up(3, 1, 3, 2), 1);
+        assert_eq!(up(2, 2, 1, 2), 1);
     }
 
     #[test]
