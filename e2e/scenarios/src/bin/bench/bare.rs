@@ -1,12 +1,13 @@
 //! The bare client: PATCH a Secret, see it on a watch. Nothing else.
 
 use crate::eyes::Eyes;
+use crate::subject::binding_kind;
 use anyhow::Result;
 use ennote_harness::world::World;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,53 @@ async fn create(api: &Api<Secret>, name: &str) -> Result<()> {
     let secret = serde_json::from_value(json!({"metadata": {"name": name}, "stringData": {"value": "0"}}))?;
     api.create(&PostParams::default(), &secret).await?;
     Ok(())
+}
+
+/// Time for both writes that a change costs, a Secret and the status of a binding, for each of `count`, `concurrency` at a
+/// time. In a namespace that no agent watches.
+pub(crate) async fn burst_of_both(world: &World, count: usize, concurrency: usize) -> Result<Duration> {
+    let client = world.plane.client().await?;
+    let namespace = format!("{}-bare", world.namespace);
+    let new = serde_json::from_value(json!({"metadata": {"name": &namespace}}))?;
+    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &new).await?;
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let bindings: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &binding_kind());
+    let both = |number: usize| {
+        let (secrets, bindings, name) = (&secrets, &bindings, format!("bare-{number}"));
+        async move {
+            patch(secrets, &name, 1).await?;
+            let status =
+                json!({"apiVersion": "ennote.io/v1alpha1", "kind": "EnnoteSecretBinding", "status": status(1)});
+            bindings.patch_status(&name, &PatchParams::apply("bare").force(), &Patch::Apply(status)).await?;
+            anyhow::Ok(())
+        }
+    };
+    let make = |number: usize| {
+        let (secrets, bindings, name) = (&secrets, &bindings, format!("bare-{number}"));
+        async move {
+            create(secrets, &name).await?;
+            let binding = json!({"apiVersion": "ennote.io/v1alpha1", "kind": "EnnoteSecretBinding",
+                "metadata": {"name": &name}, "spec": {"source": {"secret": "none"}}});
+            bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
+            anyhow::Ok(())
+        }
+    };
+    stream::iter(0..count).map(make).buffer_unordered(concurrency).try_collect::<Vec<()>>().await?;
+    let begun = Instant::now();
+    stream::iter(0..count).map(both).buffer_unordered(concurrency).try_collect::<Vec<()>>().await?;
+    Ok(begun.elapsed())
+}
+
+/// As large as the one that the agent writes.
+fn status(version: i64) -> serde_json::Value {
+    let condition = |kind: &str| {
+        json!({"type": kind, "status": "True", "reason": "Synced", "message": "version 1 of \"many-1\" is in Secret many-1 (1 key)",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1})
+    };
+    json!({"observedGeneration": 1, "content": "abcdefghijklmnopqrstuvwxyz", "lastSyncTime": "2026-01-01T00:00:00Z",
+        "conditions": [condition("Ready"), condition("Synced"), condition("Fresh")],
+        "source": {"organization": "dev", "workspace": "default", "secret": "many-1", "version": version},
+        "target": {"name": "many-1", "uid": "00000000-0000-0000-0000-000000000000", "resourceVersion": "1", "keys": 1}})
 }
 
 /// The answer as metadata, as the agent asks for it: a fair comparison.

@@ -50,12 +50,13 @@ async fn main() -> Result<()> {
 
     progress(&format!("burst of {} changes: bare client", settings.bindings));
     let bare = bare::burst(&world, settings.bindings, settings.concurrency).await?;
+    let both = bare::burst_of_both(&world, settings.bindings, settings.concurrency).await?;
     progress(&format!("making {} bindings", settings.bindings));
     subject.make(&world, settings.bindings).await?;
     report.memory(&format!("resident, {} bindings", settings.bindings), world.agent.resident_bytes()?);
     progress(&format!("burst of {} changes: agent", settings.bindings));
     let agent = subject.burst(&world, settings.bindings).await?;
-    report.burst(&bare, &agent, settings.bindings);
+    report.burst(&bare, &both, &agent, settings.bindings);
     report.memory("resident, after the burst", world.agent.resident_bytes()?);
 
     progress("restart with nothing changed");

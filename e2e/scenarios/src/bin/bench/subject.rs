@@ -66,6 +66,8 @@ impl Subject {
             // Seen before the answer counts as zero: it cannot be less.
             times.acknowledged.push(seen.saturating_duration_since(acknowledged));
             times.sent.push(seen.duration_since(before));
+            // One at a time: the bare client's PATCH leaves nothing to be done behind it either.
+            until_version(world, "one", sample as u64 + 2).await?;
         }
         Ok(times)
     }
@@ -135,8 +137,12 @@ fn name(number: usize) -> String {
 }
 
 async fn bindings(world: &World) -> Result<Api<DynamicObject>> {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("ennote.io", "v1alpha1", "EnnoteSecretBinding"));
-    Ok(Api::namespaced_with(world.plane.client().await?, &world.namespace, &kind))
+    Ok(Api::namespaced_with(world.plane.client().await?, &world.namespace, &binding_kind()))
+}
+
+/// The custom resource, as the API server knows it.
+pub(crate) fn binding_kind() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("ennote.io", "v1alpha1", "EnnoteSecretBinding"))
 }
 
 /// Waits until every binding's status says what its Secret holds.
