@@ -167,9 +167,15 @@ fn settle(
             // Until it is asked for again, it must not count against what the cloud has under way for others.
             context.inbox.unwant(&request.uid);
             remember(Fact::Retry(Instant::now() + pause, problem.clone()), failures.saturating_add(1));
-            Pass::say_until(problem, pause)
+            Pass::say_until(trouble(binding, problem), pause)
         }
     }
+}
+
+/// A delivery that has to wait does not make what is synced less so; anything else does.
+fn trouble(binding: &EnnoteSecretBinding, problem: Problem) -> Outcome {
+    let synced = binding.status.as_ref().and_then(|s| find(s, "Ready")).is_some_and(|c| c.status == "True");
+    if synced && problem.reason.phase() == Phase::Waiting { Outcome::Unchanged } else { problem.into() }
 }
 
 /// 1 s to 5 min, by deliveries in a row that were not taken.
@@ -196,10 +202,10 @@ fn ask(
             context.want(wanted, *version, false);
             Pass::say(problem.clone())
         }
-        Some(Fact::Retry(at, problem)) if *at > now => Pass::say_until(problem.clone(), *at - now),
+        Some(Fact::Retry(at, problem)) if *at > now => Pass::say_until(trouble(binding, problem.clone()), *at - now),
         Some(Fact::Retry(_, problem)) => {
             context.want(wanted, known, true);
-            Pass::say(problem.clone())
+            Pass::say(trouble(binding, problem.clone()))
         }
         Some(Fact::Standing(problem)) => {
             context.want(wanted, known, false);
@@ -381,5 +387,22 @@ mod tests {
     fn a_delivery_that_is_not_taken_is_asked_for_after_1_s_to_5_min() {
         let pauses: Vec<u64> = [0, 1, 2, 8, 9, 40].map(|n| back_off(n).as_secs()).into();
         assert_eq!(pauses, [1, 2, 4, 256, 300, 300]);
+    }
+
+    #[test]
+    fn a_delivery_that_waits_does_not_turn_a_synced_binding() {
+        let binding = |status: &str| -> EnnoteSecretBinding {
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "ennote.io/v1alpha1", "kind": "EnnoteSecretBinding",
+                "metadata": {"name": "db"}, "spec": {"source": {"secret": "s"}},
+                "status": {"conditions": [{"type": "Ready", "status": status, "reason": "r", "message": "m",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+            }))
+            .unwrap()
+        };
+        let said = |status: &str, reason| trouble(&binding(status), Problem::new(reason, "m"));
+        assert_eq!(said("True", Reason::WaitingForCloud), Outcome::Unchanged);
+        assert_eq!(said("Unknown", Reason::WaitingForCloud), Problem::new(Reason::WaitingForCloud, "m").into());
+        assert_eq!(said("True", Reason::ClusterError), Problem::new(Reason::ClusterError, "m").into());
     }
 }

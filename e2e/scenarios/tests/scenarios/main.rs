@@ -6,6 +6,7 @@
 mod boundaries;
 mod chart;
 mod contents;
+mod demo;
 mod isolation;
 mod manifests;
 mod resilience;
