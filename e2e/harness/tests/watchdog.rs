@@ -5,7 +5,7 @@ use ennote_harness::process::Process;
 use ennote_harness::run_dir::RunDir;
 use ennote_harness::wait::until;
 use rustix::process::Signal;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,25 +13,8 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Not a test of its own: the process that the others end.
-#[tokio::test]
-#[ignore = "started by the other tests"]
-async fn holder() -> Result<()> {
-    let dir = RunDir::new("watchdog", false)?;
-    let mut sleep = Command::new("sleep");
-    sleep.arg("1000");
-    let process = Process::spawn("sleep", sleep, &dir.join("sleep.log"))?;
-    writeln!(std::io::stdout(), "\nholds {} {}", process.pid(), dir.path().display())?;
-    process.wait().await?;
-    Ok(())
-}
-
 async fn nothing_is_left_after(signal: Signal) -> Result<()> {
-    let mut holder = Command::new(std::env::current_exe()?)
-        .args(["--exact", "holder", "--ignored", "--nocapture"])
-        .stdout(Stdio::piped())
-        .process_group(0)
-        .spawn()?;
+    let mut holder = Command::new(env!("CARGO_BIN_EXE_hold")).stdout(Stdio::piped()).process_group(0).spawn()?;
     let lines = BufReader::new(holder.stdout.take().context("no output")?).lines();
     let line = lines.map_while(Result::ok).find(|line| line.starts_with("holds ")).context("it holds nothing")?;
     let mut words = line.split(' ').skip(1);
