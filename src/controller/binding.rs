@@ -39,11 +39,10 @@ pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>)
         context.inbox.unwant(uid(&binding));
         return Ok(Action::await_change());
     }
-    let pass = pass(&binding, &context).await;
-    if let Pass::Hold(pause) = pass {
-        return Ok(Action::requeue(pause));
-    }
-    let Pass::Done { outcome, again, acknowledge } = pass else { return Ok(Action::await_change()) };
+    let (outcome, again, acknowledge) = match pass(&binding, &context).await {
+        Pass::Hold(pause) => return Ok(Action::requeue(pause)),
+        Pass::Done { outcome, again, acknowledge } => (outcome, again, acknowledge),
+    };
     report(&binding, &outcome, &context).await?;
     // Only now: the API server has taken it.
     if let Some((wanted, version)) = acknowledge {

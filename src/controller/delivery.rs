@@ -157,14 +157,13 @@ async fn write(
             Ok(existing) => {
                 context.index.seen(namespace, request.target.as_str(), existing.clone());
                 let latency = latency(payload.committed_at_ms, wanted_at_ms, context);
-                let fresh = moves || (created && status.content.is_none());
                 return Taken::Held(Box::new(held(
                     request,
                     payload.source,
                     &planned.prints,
                     &existing,
                     keys,
-                    fresh,
+                    moves,
                     latency,
                     context,
                 )));
@@ -223,7 +222,7 @@ fn held(
     prints: &Fingerprints,
     existing: &Existing,
     keys: usize,
-    fresh: bool,
+    moves: bool,
     latency: Option<i64>,
     context: &Context,
 ) -> Held {
@@ -236,8 +235,8 @@ fn held(
             resource_version: existing.resource_version.clone(),
             keys: i32::try_from(keys).unwrap_or(i32::MAX),
         },
-        written_at: fresh.then(|| context.now()),
-        latency_millis: latency.filter(|_| fresh),
+        written_at: moves.then(|| context.now()),
+        latency_millis: latency.filter(|_| moves),
     }
 }
 

@@ -161,11 +161,12 @@ fn reader(workload: &Workload, binding: Arc<EnnoteSecretBinding>, context: &Cont
     Some(Reader { reading, version: status.source.as_ref().map_or(0, |s| s.version), binding })
 }
 
-/// Bindings that remember this workload although it restarts for them no more.
+/// Bindings that remember this workload although it restarts for them no more. The caller has seen that their list is
+/// complete.
 fn forget_others(workload: &Workload, readers: &[Reader], context: &Context) {
     for name in context.ledgers.remembering(workload.namespace(), workload.key()) {
         let still = readers.iter().any(|r| r.reading.binding == name);
-        if still || !context.lists.has(workload.namespace(), List::Bindings) {
+        if still {
             continue;
         }
         let Some(binding) = context.binding(workload.namespace(), &name) else { continue };

@@ -56,11 +56,6 @@ impl Ledger {
         self.rollouts.insert(format!("{}/{}", rollout.kind, rollout.name), rollout);
     }
 
-    /// Forgets what is said of a workload that waits no more.
-    pub fn clear_rollout(&mut self, workload: &str) {
-        self.rollouts.remove(workload);
-    }
-
     /// Forgets a workload that is gone or no longer opted in.
     pub fn forget(&mut self, workload: &str) {
         self.baselines.remove(workload);
