@@ -18,6 +18,7 @@ pub mod controller;
 pub mod crd;
 pub mod crypto;
 pub mod domain;
+pub mod entropy;
 pub mod hardening;
 pub mod health;
 pub mod identity;

@@ -16,15 +16,28 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("crypto", &["domain", "wire"]),
     ("identity", &["crypto", "domain", "wire"]),
     ("cluster", &["crd", "domain", "rollout"]), // never cloud
-    ("cloud", &["config", "crypto", "domain", "identity", "wire"]), // never cluster, never controller
+    ("cloud", &["config", "crypto", "domain", "entropy", "identity", "wire"]), // never cluster, never controller
     (
         "controller",
-        &["cloud", "cluster", "config", "crd", "crypto", "domain", "hardening", "health", "identity", "rollout"],
+        &[
+            "cloud",
+            "cluster",
+            "config",
+            "crd",
+            "crypto",
+            "domain",
+            "entropy",
+            "hardening",
+            "health",
+            "identity",
+            "rollout",
+        ],
     ),
     ("config", &[]),
     ("telemetry", &["config"]),
     ("health", &["config"]),
     ("hardening", &[]),
+    ("entropy", &[]),
     ("agent", &["*"]),
     ("lib", &["*"]),
     ("main", &["*"]),

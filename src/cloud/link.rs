@@ -5,8 +5,9 @@ use crate::cloud::inbox::Inbox;
 use crate::cloud::join::{JoinFailure, join};
 use crate::cloud::retry::{Recovery, asked_pause, pause, problem, reason, recover};
 use crate::cloud::state::LinkState;
-use crate::cloud::stream::{self, End, Happened, Session, Shared, spread};
+use crate::cloud::stream::{self, End, Happened, Session, Shared};
 use crate::domain::reason::{Problem, Reason};
+use crate::entropy::{rng, spread};
 use crate::identity::access_token::Identity;
 use crate::identity::join::Credentials;
 use crate::identity::signing_key::AgentKey;
@@ -126,7 +127,7 @@ impl Link {
         if root_of_token(&credentials.bootstrap_token).is_some_and(|root| !self.pinned(shared, &root)) {
             return Err(Failure::untrusted(TrustError::RootChanged));
         }
-        let mut rng = stream::rng();
+        let mut rng = rng();
         let joining = join(self.channel.clone(), &shared.key, &shared.trust, &credentials, self.build, &mut rng);
         let (identity, keyset) = joining.await.map_err(|e| Failure::of_join(&e, &self.authority))?;
         tracing::info!(
@@ -143,7 +144,7 @@ impl Link {
         let token = credentials.bootstrap_token.as_str();
         let trust = Trust::pin(&self.roots, (!token.is_empty()).then_some(token))?;
         Ok(Shared {
-            key: Arc::new(AgentKey::generate(&mut stream::rng())),
+            key: Arc::new(AgentKey::generate(&mut rng())),
             trust: Arc::new(Mutex::new(trust)),
             inbox: self.inbox.clone(),
             state: self.state.clone(),

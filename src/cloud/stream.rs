@@ -8,13 +8,13 @@ use crate::cloud::state::LinkState;
 use crate::crypto::envelope::claimed_key;
 use crate::crypto::session_keys::SessionKeys;
 use crate::crypto::signed::{Label, VerifyingKeys, hash};
+use crate::entropy::{rng, spread};
 use crate::identity::access_token::{Identity, renew_after};
 use crate::identity::join::{Credentials, Join, JoinError, Proved};
 use crate::identity::signing_key::AgentKey;
 use crate::identity::trust::{Keyset, Trust};
 use crate::wire::{self, AgentFrame, CloudFrame, agent_frame, cloud_frame, sync_service_client::SyncServiceClient};
 use prost::Message;
-use rand_core::UnwrapErr;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -109,18 +109,6 @@ impl Session {
 fn renewal_of(identity: &Identity, expires: Instant, spread: f64) -> Instant {
     let left = identity.lives.saturating_sub(renew_after(identity.lives, spread));
     expires.checked_sub(left).unwrap_or(expires)
-}
-
-/// The random numbers of the operating system.
-pub fn rng() -> UnwrapErr<getrandom::SysRng> {
-    UnwrapErr(getrandom::SysRng)
-}
-
-/// Uniform in 0..=1, for jitter.
-pub fn spread() -> f64 {
-    let mut bytes = [0; 4];
-    rand_core::Rng::fill_bytes(&mut rng(), &mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 /// Runs a stream to its end.

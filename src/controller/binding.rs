@@ -15,6 +15,7 @@ use crate::domain::ownership;
 use crate::domain::reason::{Phase, Problem, Reason};
 use crate::domain::request::Request;
 use crate::domain::sync_plan::known_version;
+use crate::entropy::spread;
 use kube::Resource;
 use kube::runtime::controller::Action;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>)
     if let Some((wanted, version)) = acknowledge {
         context.want(&wanted, version, true);
     }
-    Ok(Action::requeue(again.unwrap_or_else(|| REVISIT.mul_f64(0.8 + 0.4 * crate::cloud::stream::spread()))))
+    Ok(Action::requeue(again.unwrap_or_else(|| REVISIT.mul_f64(0.8 + 0.4 * spread()))))
 }
 
 /// After a status write that failed.
@@ -60,7 +61,7 @@ pub fn on_error(_: Arc<EnnoteSecretBinding>, error: &ClusterError, _: Arc<Contex
 /// all bindings together should not add to.
 pub(super) fn after(error: &ClusterError) -> Duration {
     let longest = Duration::from_secs(if error.is_stale() { 2 } else { 30 });
-    longest.mul_f64(0.1 + 0.9 * crate::cloud::stream::spread())
+    longest.mul_f64(0.1 + 0.9 * spread())
 }
 
 enum Pass {
