@@ -5,8 +5,11 @@
 
 pub mod agent;
 pub mod audit;
+pub mod cable;
 pub mod control_plane;
 pub mod devcloud;
+pub mod dial;
+pub mod evil;
 pub mod ports;
 pub mod process;
 pub mod run_dir;

@@ -6,6 +6,7 @@ use ennote_harness::world::World;
 use serde_json::Value;
 use std::time::Duration;
 
+pub mod hostile;
 pub mod rights;
 pub mod witness;
 

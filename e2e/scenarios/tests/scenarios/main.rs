@@ -7,6 +7,7 @@ mod boundaries;
 mod chart;
 mod contents;
 mod demo;
+mod evil;
 mod isolation;
 mod manifests;
 mod resilience;
