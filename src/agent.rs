@@ -3,16 +3,18 @@
 //! Tasks: *link* (join, streams), *controllers* (both, with all watches), *report* (rollouts into status), *heartbeat*.
 
 use crate::cloud::channel::{self, ChannelError};
-use crate::cloud::credentials::CredentialSource;
+use crate::cloud::credentials::{CredentialSource, Discover};
+use crate::cloud::identity_service::{Anchors, IdentityService};
 use crate::cloud::inbox::Inbox;
 use crate::cloud::link::Link;
 use crate::cloud::state::LinkState;
-use crate::cluster::error::ClusterError;
+use crate::cluster::error::{Chain, ClusterError};
+use crate::cluster::issuer::IssuerDiscovery;
 use crate::cluster::secrets::{SecretIndex, Secrets};
 use crate::cluster::status::StatusWriter;
 use crate::cluster::watch::Watches;
 use crate::cluster::workloads::Workloads;
-use crate::config::{BUILD, RunSettings};
+use crate::config::{BUILD, BUILT_MS, RunSettings};
 use crate::controller::context::{Context, Latest, Lists, Memos, Targets};
 use crate::controller::ledgers::Ledgers;
 use crate::controller::report;
@@ -20,7 +22,9 @@ use crate::controller::triggers::{self, Wakes};
 use crate::controller::workload::{WorkloadContext, WorkloadMemos};
 use crate::crd::EnnoteSecretBinding;
 use crate::health;
+use crate::identity::join::Issuer;
 use crate::rollout::workload::Workload;
+use futures::FutureExt;
 use kube::runtime::reflector::store::Writer;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +37,8 @@ use tokio::time::{Instant, interval, timeout};
 const GRACE: Duration = Duration::from_millis(3500);
 /// What is left for the status of rollouts.
 const FLUSH: Duration = Duration::from_secs(1);
+/// What the cluster gets to name its keys, before a join goes on with those it named last.
+const DISCOVERY: Duration = Duration::from_secs(5);
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,18 +74,25 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let inbox = Inbox::default();
     let (state, link_state) = watch::channel(LinkState::default());
     let (arrivals, arrived) = mpsc::channel(1024);
+    let anchors = Anchors {
+        roots: settings.trust_roots.iter().map(|root| root.0).collect(),
+        min_keyset: settings.trust_min_keyset,
+        built_ms: BUILT_MS.parse().unwrap_or(0),
+    };
+    let source = CredentialSource {
+        token: settings.auth_token.clone(),
+        token_file: settings.auth_token_file.clone(),
+        sa_token_file: settings.sa_token_file.clone(),
+        discover: Some(discover(IssuerDiscovery::new(client.clone()))),
+        ..CredentialSource::default()
+    };
     let link = Link {
+        identity: Arc::new(IdentityService::new(channel.clone(), anchors, source, BUILD, state.clone())),
         channel,
         authority: settings.api_url.authority(),
-        roots: settings.trust_roots.iter().map(|root| root.0).collect(),
-        credentials: CredentialSource {
-            token: settings.auth_token.clone(),
-            token_file: settings.auth_token_file.clone(),
-        },
         inbox: inbox.clone(),
         state,
         arrivals,
-        build: BUILD,
     };
 
     let stores = (Writer::<EnnoteSecretBinding>::default(), Writer::<Workload>::default());
@@ -133,6 +146,28 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let _ = timeout(FLUSH, report::flush(&shared)).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Asks the cluster for the keys that its ServiceAccount tokens are signed by. A cloud that has enrolled them already can do
+/// without, so a failure is no reason not to join.
+fn discover(issuer: IssuerDiscovery) -> Discover {
+    Arc::new(move || {
+        let issuer = issuer.clone();
+        async move {
+            match timeout(DISCOVERY, issuer.read()).await.unwrap_or(Err(ClusterError::TimedOut)) {
+                Ok(published) => Some(Issuer { url: published.issuer, jwks: published.jwks }),
+                Err(error) => {
+                    tracing::warn!(
+                        error = %Chain(&error),
+                        "the cluster's token keys cannot be read; without the ClusterRole system:service-account-issuer-discovery \
+                         Ennote has to be told of new ones by hand: kubectl get --raw /openid/v1/jwks"
+                    );
+                    None
+                }
+            }
+        }
+        .boxed()
+    })
 }
 
 /// Stamps the heartbeat file; ready once everything was listed and the stream was open, and from then on.

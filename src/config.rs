@@ -12,6 +12,10 @@ use zeroize::Zeroizing;
 /// `1.2.3 (0123456789ab)`.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ENNOTE_BUILD_COMMIT"), ")");
 
+/// When the commit that this program was built from was made, Unix milliseconds as text; 0 if that is not known. A moment that
+/// has passed, wherever the program runs.
+pub const BUILT_MS: &str = env!("ENNOTE_BUILT_MS");
+
 /// Keeps Kubernetes Secrets in step with Ennote.
 #[derive(Parser, Debug)]
 #[command(name = "ennote-agent", version = BUILD, max_term_width = 100)]
@@ -65,6 +69,11 @@ pub struct RunSettings {
     /// SHA-256 of the cloud's root keys (base64url), at most two. Default: the hash that ends the bootstrap token.
     #[arg(long, env = "ENNOTE_TRUST_ROOTS", value_delimiter = ',')]
     pub trust_roots: Vec<RootHash>,
+
+    /// No keyset of the cloud below this version is taken, even by an agent that has just started. Raise it after a key of the
+    /// cloud was compromised.
+    #[arg(long, env = "ENNOTE_TRUST_MIN_KEYSET", default_value_t = 0)]
+    pub trust_min_keyset: u64,
 
     /// PEM file with further CA certificates for the connection to the cloud.
     #[arg(long, env = "ENNOTE_TLS_CA_FILE")]

@@ -1,9 +1,8 @@
 //! Heartbeat file: how an exec probe sees progress without a port.
 //!
-//! One line, `BOOTTIME_MILLIS STATE`, replaced atomically. CLOCK_BOOTTIME neither jumps with the wall clock nor stops in
-//! suspend, and is the same for the probe's process.
+//! One line, `BOOTTIME_MILLIS STATE`, replaced atomically; the probe's process reads the same clock.
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::clock;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -22,12 +21,6 @@ pub enum State {
     Ready,
 }
 
-/// Milliseconds of CLOCK_BOOTTIME.
-pub fn boottime_millis() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
-}
-
 /// Writes a heartbeat.
 ///
 /// # Errors
@@ -38,7 +31,7 @@ pub fn beat(file: &Path, state: State) -> io::Result<()> {
         State::Ready => "ready",
     };
     let fresh = file.with_extension("new");
-    std::fs::write(&fresh, format!("{} {word}\n", boottime_millis()))?;
+    std::fs::write(&fresh, format!("{} {word}\n", clock::now().millis()))?;
     std::fs::rename(&fresh, file)
 }
 
@@ -50,7 +43,7 @@ pub fn check(file: &Path, need_ready: bool) -> Result<(), String> {
     let text = std::fs::read_to_string(file).map_err(|e| {
         format!("no heartbeat at {}: {e}; is `ennote-agent run` running with that --heartbeat-file?", file.display())
     })?;
-    judge(&text, boottime_millis(), need_ready)
+    judge(&text, clock::now().millis(), need_ready)
 }
 
 fn judge(text: &str, now: u64, need_ready: bool) -> Result<(), String> {

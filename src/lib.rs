@@ -5,12 +5,13 @@
 //! ```text
 //! main -> agent -> controller -> cluster --+
 //!           |            `-----> cloud  ---+--> rollout, crypto, identity -> domain -> crd
-//!           `-> config, telemetry, health, hardening
+//!           `-> config, telemetry, health, hardening, clock, entropy
 //! ```
 //!
 //! `cluster` is the only user of `kube::Client`, `cloud` the only user of tonic; they never import each other.
 
 pub mod agent;
+pub mod clock;
 pub mod cloud;
 pub mod cluster;
 pub mod config;

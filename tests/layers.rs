@@ -16,10 +16,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("crypto", &["domain", "wire"]),
     ("identity", &["crypto", "domain", "wire"]),
     ("cluster", &["crd", "domain", "rollout"]), // never cloud
-    ("cloud", &["config", "crypto", "domain", "entropy", "identity", "wire"]), // never cluster, never controller
+    ("cloud", &["clock", "config", "crypto", "domain", "entropy", "identity", "wire"]), // never cluster, never controller
     (
         "controller",
         &[
+            "clock",
             "cloud",
             "cluster",
             "config",
@@ -35,7 +36,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("config", &[]),
     ("telemetry", &["config"]),
-    ("health", &["config"]),
+    ("clock", &["domain"]),
+    ("health", &["clock", "config"]),
     ("hardening", &[]),
     ("entropy", &[]),
     ("agent", &["*"]),

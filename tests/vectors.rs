@@ -125,7 +125,7 @@ fn begun(file: &Value) -> (Join, wire::BeginResponse, Trust, AgentKey, Credentia
         keyset: Some(envelope_of(&file["keyset"])),
         challenge: Some(envelope_of(&file["challenge"])),
     };
-    (join, answer, trust, key, Credentials { bootstrap_token: token.into() }, draws)
+    (join, answer, trust, key, Credentials { bootstrap_token: token.into(), ..Credentials::default() }, draws)
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn the_join_is_begun_proved_and_finished_byte_for_byte() {
     assert_eq!(finish.sealed, bytes(&expected["sealed"]));
     assert_eq!(finish.signature, bytes(&expected["signature"]));
     let joined = wire::FinishResponse { joined: Some(envelope_of(&file["joined"])) };
-    let (identity, _) = proved.finish(&joined).unwrap();
+    let (identity, _) = proved.finish(&joined, &mut trust).unwrap();
     let expected = &file["identity"];
     assert_eq!(identity.agent_id, text(&expected["agent_id"]));
     assert_eq!(identity.organization, text(&expected["organization"]));

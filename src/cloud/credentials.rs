@@ -1,41 +1,94 @@
-//! What the agent has to show in a join, read again before each attempt: a mounted file changes in a living pod.
+//! What the agent has to show in a join, gathered again before each attempt: mounted files change in a living pod, and so do
+//! the cluster's keys.
 
 use crate::config::TokenText;
-use crate::identity::join::Credentials;
-use std::path::PathBuf;
+use crate::identity::join::{Credentials, Issuer};
+use futures::future::BoxFuture;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroizing;
 
+/// Asks the cluster for its issuer and keys; `None` when it does not say.
+pub type Discover = Arc<dyn Fn() -> BoxFuture<'static, Option<Issuer>> + Send + Sync>;
+
 /// Where credentials come from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct CredentialSource {
     /// From the environment: fixed for the life of the process.
     pub token: Option<TokenText>,
     /// A mounted file; wins over the environment when it holds something.
     pub token_file: Option<PathBuf>,
+    /// The pod's projected ServiceAccount token, renewed by the kubelet at 80 % of its life.
+    pub sa_token_file: Option<PathBuf>,
+    /// The cluster.
+    pub discover: Option<Discover>,
+    /// What the cluster said last: better than nothing while it is silent.
+    pub known: Arc<Mutex<Issuer>>,
+}
+
+/// The two secrets, as the files hold them now.
+#[derive(PartialEq, Eq)]
+pub struct Files {
+    bootstrap_token: Zeroizing<String>,
+    sa_token: Zeroizing<String>,
 }
 
 impl CredentialSource {
     /// Reads what is there now. A file that is not there yet is no credential, not an error.
-    pub fn read(&self) -> Credentials {
-        let of_file = self.token_file.as_ref().and_then(|path| {
-            let text = Zeroizing::new(std::fs::read_to_string(path).ok()?);
-            let text = text.trim();
-            (!text.is_empty()).then(|| Zeroizing::new(text.to_owned()))
-        });
+    pub fn files(&self) -> Files {
         let of_env = || self.token.as_ref().map(|t| Zeroizing::new(t.expose().to_owned()));
-        Credentials { bootstrap_token: of_file.or_else(of_env).unwrap_or_default() }
+        let of_file = |path: &Option<PathBuf>| path.as_deref().and_then(text_of);
+        Files {
+            bootstrap_token: of_file(&self.token_file).or_else(of_env).unwrap_or_default(),
+            sa_token: of_file(&self.sa_token_file).unwrap_or_default(),
+        }
     }
+
+    /// All that there is to show. The cluster is asked for its keys only where there is a token that they sign.
+    pub async fn gather(&self) -> Credentials {
+        let Files { bootstrap_token, sa_token } = self.files();
+        let issuer = if sa_token.is_empty() { Issuer::default() } else { self.issuer().await };
+        Credentials { bootstrap_token, sa_token, issuer }
+    }
+
+    async fn issuer(&self) -> Issuer {
+        let told = match &self.discover {
+            Some(discover) => discover().await,
+            None => None,
+        };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = told {
+            *known = told;
+        }
+        known.clone()
+    }
+}
+
+fn text_of(path: &Path) -> Option<Zeroizing<String>> {
+    let text = Zeroizing::new(std::fs::read_to_string(path).ok()?);
+    let text = text.trim();
+    (!text.is_empty()).then(|| Zeroizing::new(text.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn file(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("ennote-{name}-{}", std::process::id()))
+    }
 
     #[test]
     fn the_file_wins_and_is_read_anew_each_time() {
-        let file = std::env::temp_dir().join(format!("ennote-token-{}", std::process::id()));
-        let source = CredentialSource { token: Some("env".parse().unwrap()), token_file: Some(file.clone()) };
-        let token = || source.read().bootstrap_token.to_string();
+        let file = file("token");
+        let source = CredentialSource {
+            token: Some("env".parse().unwrap()),
+            token_file: Some(file.clone()),
+            ..CredentialSource::default()
+        };
+        let token = || source.files().bootstrap_token.to_string();
         assert_eq!(token(), "env");
         std::fs::write(&file, " one\n").unwrap();
         assert_eq!(token(), "one");
@@ -44,6 +97,31 @@ mod tests {
         std::fs::write(&file, "\n").unwrap();
         assert_eq!(token(), "env");
         std::fs::remove_file(&file).unwrap();
-        assert_eq!(CredentialSource::default().read().bootstrap_token.as_str(), "");
+        assert_eq!(CredentialSource::default().files().bootstrap_token.as_str(), "");
+    }
+
+    #[tokio::test]
+    async fn the_clusters_keys_are_asked_for_each_time_and_the_last_ones_kept() {
+        let path = file("sa-token");
+        let silent = Arc::new(AtomicBool::new(false));
+        let told = silent.clone();
+        let issuer = Issuer { url: "https://kubernetes.default.svc".to_owned(), jwks: b"{}".to_vec() };
+        let answer = issuer.clone();
+        let discover: Discover = Arc::new(move || {
+            let said = (!told.load(Ordering::Relaxed)).then(|| answer.clone());
+            async move { said }.boxed()
+        });
+        let source = CredentialSource {
+            sa_token_file: Some(path.clone()),
+            discover: Some(discover),
+            ..CredentialSource::default()
+        };
+        assert_eq!(source.gather().await.issuer, Issuer::default(), "nothing to verify, nothing to ask");
+        std::fs::write(&path, "token").unwrap();
+        assert_eq!(source.gather().await.issuer, issuer);
+        silent.store(true, Ordering::Relaxed);
+        let gathered = source.gather().await;
+        assert_eq!((gathered.sa_token.as_str(), gathered.issuer), ("token", issuer));
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -3,20 +3,23 @@
 //! Guarantees: session keys are made for this stream and wiped with it; every beat is verified before it counts; a frame for
 //! nobody is dropped and wiped. Runs in the link's task.
 
+use crate::clock;
+use crate::cloud::identity_service::{Begun, IdentityService};
 use crate::cloud::inbox::Inbox;
-use crate::cloud::state::LinkState;
+use crate::cloud::state::{FRESH, LinkState};
 use crate::crypto::envelope::claimed_key;
 use crate::crypto::session_keys::SessionKeys;
 use crate::crypto::signed::{Label, VerifyingKeys, hash};
+use crate::domain::moment::Moment;
 use crate::entropy::{rng, spread};
-use crate::identity::access_token::{Identity, renew_after};
-use crate::identity::join::{Credentials, Join, JoinError, Proved};
-use crate::identity::signing_key::AgentKey;
-use crate::identity::trust::{Keyset, Trust};
+use crate::identity::access_token::Session;
+use crate::identity::join::{JoinError, Proved};
 use crate::wire::{self, AgentFrame, CloudFrame, agent_frame, cloud_frame, sync_service_client::SyncServiceClient};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use prost::Message;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -30,10 +33,10 @@ const ASK_EVERY: Duration = Duration::from_secs(15);
 const DEAD: Duration = Duration::from_secs(45);
 /// A stream ends by our own clock after this long, whatever the cloud does.
 const MAX_AGE: Duration = Duration::from_secs(40 * 60);
-/// An ask that a beat acknowledges counts as fresh for this long.
-const FRESH: Duration = Duration::from_secs(60);
+/// Beats that come, but acknowledge nothing that was asked this long ago, withhold: two intervals of PROTOCOL.md.
+const LAGS: Duration = Duration::from_secs(40);
 /// Answers to open and to frames that must be taken.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Any other frame.
 const MAX_OTHER: usize = 256 * 1024;
 /// A Have frame (PROTOCOL.md, "Bytes"), and some room for the frame around it.
@@ -46,14 +49,14 @@ pub enum End {
     Status(Box<Status>),
     /// No frame in time, or a frame that could not be sent.
     Dead,
-    /// The cloud's signed count says that a delivery was kept from us.
+    /// The cloud's signed count says that a delivery was kept from us, or its beats lag behind.
     Withheld,
     /// A frame that does not belong here.
     Protocol(&'static str),
     /// By a Drain before it was ready.
     Drained,
-    /// A renewal was refused on our side.
-    Renewal(JoinError),
+    /// A renewal, or the time of a beat, was refused on our side.
+    Refused(JoinError),
     /// A newer stream took over, or it was old enough.
     Done,
 }
@@ -64,17 +67,13 @@ pub enum Happened {
     Ready,
     /// The cloud wants the stream to end.
     Draining,
-    /// The access token was renewed.
-    Renewed(Box<Session>),
 }
 
 /// What all streams of a link share.
 #[derive(Clone)]
 pub struct Shared {
-    /// Key of this life.
-    pub key: Arc<AgentKey>,
-    /// Pins and the newest keyset version.
-    pub trust: Arc<Mutex<Trust>>,
+    /// Key, trust and session.
+    pub identity: Arc<IdentityService>,
     /// Wants and arrivals.
     pub inbox: Inbox,
     /// For everyone to read.
@@ -83,32 +82,6 @@ pub struct Shared {
     pub arrivals: mpsc::Sender<(String, String)>,
     /// From streams to the link.
     pub happened: mpsc::Sender<(u64, Happened)>,
-    /// As in the hello.
-    pub build: &'static str,
-}
-
-/// What a join or a renewal gave, and until when it counts.
-#[derive(Clone)]
-pub struct Session {
-    /// Who we are.
-    pub identity: Identity,
-    /// The keys that count.
-    pub keyset: Keyset,
-    /// When the access token ends, by our own clock.
-    pub expires: Instant,
-}
-
-impl Session {
-    /// Of an identity received just now.
-    pub fn new(identity: Identity, keyset: Keyset) -> Self {
-        Self { expires: Instant::now() + identity.lives, identity, keyset }
-    }
-}
-
-/// By the age of the token, not of the stream: a stream that is opened with half of the token's life gone renews at once.
-fn renewal_of(identity: &Identity, expires: Instant, spread: f64) -> Instant {
-    let left = identity.lives.saturating_sub(renew_after(identity.lives, spread));
-    expires.checked_sub(left).unwrap_or(expires)
 }
 
 /// Runs a stream to its end.
@@ -116,8 +89,7 @@ pub async fn run(
     number: u64,
     channel: Channel,
     shared: Shared,
-    session: Session,
-    credentials: impl Fn() -> Credentials,
+    session: Arc<Session>,
     replaced: oneshot::Receiver<()>,
 ) -> End {
     let (frames, outgoing) = mpsc::channel(64);
@@ -129,14 +101,13 @@ pub async fn run(
         Err(_) => return End::Dead,
     };
     let now = Instant::now();
-    let Session { identity, keyset, expires } = session;
     let stream = Stream {
         number,
-        listed: Arc::new(keyset.payload.clone()),
-        renew_at: renewal_of(&identity, expires, spread()).max(now),
+        opened: clock::now(),
+        listed: Arc::new(session.keyset.payload.clone()),
+        renew_at: now + session.renews_in(clock::now(), spread()),
         shared,
-        identity,
-        keyset,
+        session,
         frames,
         nonce: vec![],
         keys: SessionKeys::default(),
@@ -149,7 +120,7 @@ pub async fn run(
         draining: false,
         renewal: Renewal::None,
     };
-    match stream.serve(incoming, credentials, replaced).await {
+    match stream.serve(incoming, replaced).await {
         Ok(never) => match never {},
         Err(end) => end,
     }
@@ -157,22 +128,35 @@ pub async fn run(
 
 enum Renewal {
     None,
-    Begun(Join),
+    /// Files and cluster are asked for what there is to show.
+    Gathering(BoxFuture<'static, Result<(Begun, wire::BeginRequest), JoinError>>),
+    Begun(Begun),
     Proved(Proved),
+}
+
+impl Renewal {
+    /// Ends with what was gathered; never, if nothing is.
+    async fn gathered(&mut self) -> Result<(Begun, wire::BeginRequest), JoinError> {
+        match self {
+            Self::Gathering(future) => future.await,
+            _ => std::future::pending().await,
+        }
+    }
 }
 
 struct Stream {
     number: u64,
+    opened: Moment,
     shared: Shared,
-    identity: Identity,
-    keyset: Keyset,
+    /// The newest one of this agent and epoch: a key that it does not list is revoked at once.
+    session: Arc<Session>,
     listed: Arc<VerifyingKeys>,
     frames: mpsc::Sender<AgentFrame>,
     nonce: Vec<u8>,
     keys: SessionKeys,
     seq: u64,
     /// Asks that no beat has acknowledged, with the time they were sent.
-    asks: VecDeque<(u64, Instant)>,
+    asks: VecDeque<(u64, Moment)>,
     ask_at: Instant,
     received: u64,
     /// seq, haves and server time of the last beat: none of them goes back.
@@ -188,25 +172,28 @@ impl Stream {
     async fn serve(
         mut self,
         mut incoming: Streaming<CloudFrame>,
-        credentials: impl Fn() -> Credentials,
         mut replaced: oneshot::Receiver<()>,
     ) -> Result<std::convert::Infallible, End> {
         self.open(&mut incoming).await?;
-        let old = Instant::now() + MAX_AGE;
         let mut dead = Instant::now() + DEAD;
         loop {
+            // Looked at with every frame and every ask, since a timer would stop while the machine sleeps.
+            if clock::now().since(self.opened) >= MAX_AGE {
+                return Err(End::Done);
+            }
+            self.take_up_session();
             tokio::select! {
                 frame = incoming.message() => {
                     let frame = frame.map_err(|s| End::Status(Box::new(s)))?;
                     let frame = frame.and_then(|f| f.frame).ok_or(End::Protocol("the cloud closed the stream without a status"))?;
                     dead = Instant::now() + DEAD;
-                    self.frame(frame, &credentials).await?;
+                    self.frame(frame).await?;
                 }
                 () = self.shared.inbox.changed(), if !self.draining => self.ask(false).await?,
                 () = sleep_until(self.ask_at) => self.ask(true).await?,
-                () = sleep_until(self.renew_at), if matches!(self.renewal, Renewal::None) => self.renew().await?,
+                () = sleep_until(self.renew_at), if matches!(self.renewal, Renewal::None) && !self.draining => self.renew(),
+                begun = self.renewal.gathered() => self.begin(begun.map_err(End::Refused)?).await?,
                 () = sleep_until(dead) => return Err(End::Dead),
-                () = sleep_until(old) => return Err(End::Done),
                 _ = &mut replaced => return Err(End::Done),
             }
         }
@@ -222,15 +209,16 @@ impl Stream {
             return Err(End::Protocol("a stream nonce is 32 bytes"));
         }
         self.nonce = greet.stream_nonce;
+        let identity = &self.session.identity;
         let open = wire::Open {
             stream_nonce: self.nonce.clone(),
-            agent_id: self.identity.agent_id.clone(),
-            epoch: self.identity.epoch,
-            access_token_hash: hash(&self.identity.access_token).to_vec(),
+            agent_id: identity.agent_id.clone(),
+            epoch: identity.epoch,
+            access_token_hash: hash(&identity.access_token).to_vec(),
             suite: wire::Suite::A as i32,
         };
-        let open = self.shared.key.sign(Label::Open, open.encode_to_vec());
-        let access_token = self.identity.access_token.to_vec();
+        let open = self.shared.identity.sign(Label::Open, open.encode_to_vec());
+        let access_token = identity.access_token.to_vec();
         self.send(agent_frame::Frame::Open(wire::OpenFrame { open: Some(open), access_token })).await?;
         self.shared.inbox.begin(self.number);
         self.ask(true).await?;
@@ -238,7 +226,7 @@ impl Stream {
         Ok(())
     }
 
-    async fn send(&self, frame: agent_frame::Frame) -> Result<(), End> {
+    async fn send(&mut self, frame: agent_frame::Frame) -> Result<(), End> {
         let sent = timeout(PATIENCE, self.frames.send(AgentFrame { frame: Some(frame) })).await;
         // A closed channel means that the call has ended; its status comes with the next message.
         sent.map_err(|_| End::Dead).map(drop)
@@ -248,7 +236,7 @@ impl Stream {
     async fn ask(&mut self, even_if_empty: bool) -> Result<(), End> {
         let mut must = even_if_empty;
         loop {
-            let server_now = self.shared.state.borrow().server_now_ms(Instant::now());
+            let server_now = self.shared.state.borrow().server_now_ms(clock::now());
             let (wants, unwants) = self.shared.inbox.next_ask(self.number, server_now);
             let keys = if self.draining { vec![] } else { self.keys.refill(self.shared.inbox.in_use(), &mut rng()) };
             if !must && wants.is_empty() && unwants.is_empty() && keys.is_empty() {
@@ -258,14 +246,14 @@ impl Stream {
             self.seq += 1;
             let ask =
                 wire::Ask { stream_nonce: self.nonce.clone(), seq: self.seq, keys, wants, unwants, reports: vec![] };
-            let signed = self.shared.key.sign(Label::Ask, ask.encode_to_vec());
+            let signed = self.shared.identity.sign(Label::Ask, ask.encode_to_vec());
             self.send(agent_frame::Frame::Ask(signed)).await?;
-            self.asks.push_back((self.seq, Instant::now()));
+            self.asks.push_back((self.seq, clock::now()));
             self.ask_at = Instant::now() + ASK_EVERY;
         }
     }
 
-    async fn frame(&mut self, frame: cloud_frame::Frame, credentials: &impl Fn() -> Credentials) -> Result<(), End> {
+    async fn frame(&mut self, frame: cloud_frame::Frame) -> Result<(), End> {
         match frame {
             cloud_frame::Frame::Have(have) => self.have(have).await,
             cloud_frame::Frame::Beat(signed) => self.beat(&signed).await,
@@ -275,8 +263,8 @@ impl Stream {
                 self.draining = true;
                 self.tell(Happened::Draining).await
             }
-            cloud_frame::Frame::Begin(answer) => self.prove(&answer, credentials).await,
-            cloud_frame::Frame::Finish(answer) => self.renewed(&answer).await,
+            cloud_frame::Frame::Begin(answer) => self.prove(&answer).await,
+            cloud_frame::Frame::Finish(answer) => self.renewed(&answer),
             cloud_frame::Frame::Greet(_) => Err(End::Protocol("a second Greet")),
         }
     }
@@ -293,7 +281,7 @@ impl Stream {
             tracing::warn!("a delivery that names no unspent key of this stream was dropped");
             return Ok(());
         }
-        let (nonce, identity, listed) = (&self.nonce, &self.identity, &self.listed);
+        let (nonce, identity, listed) = (&self.nonce, &self.session.identity, &self.listed);
         match self.shared.inbox.arrived(self.number, nonce, have, key, identity, listed) {
             Some(place) => drop(self.shared.arrivals.send(place).await),
             None => tracing::debug!("a delivery for a want that is no more was dropped"),
@@ -303,6 +291,7 @@ impl Stream {
 
     async fn beat(&mut self, signed: &wire::Signed) -> Result<(), End> {
         let body = self
+            .session
             .keyset
             .join
             .body(Label::Beat, signed)
@@ -319,15 +308,24 @@ impl Stream {
         if beat.haves > self.received {
             return Err(End::Withheld);
         }
-        let now = Instant::now();
+        self.shared.identity.hear(&self.session, beat.server_time_ms).map_err(|e| End::Refused(e.into()))?;
+        let now = clock::now();
         let acknowledged = self.asks.iter().rev().find(|(seq, _)| *seq <= beat.seq).map(|(_, sent)| *sent);
+        if self.asks.iter().any(|(seq, sent)| *seq > beat.seq && now.since(*sent) >= LAGS) {
+            return Err(End::Withheld);
+        }
         self.asks.retain(|(seq, _)| *seq >= beat.seq);
-        let fresh = beat.haves == self.received && acknowledged.is_some_and(|sent| now.duration_since(sent) < FRESH);
+        let fresh = beat.haves == self.received && acknowledged.is_some_and(|sent| now.since(sent) < FRESH);
+        // One delivery that came through, or a minute without any, ends the suspicion.
+        let whole = fresh && (self.received > 0 || now.since(self.opened) >= FRESH);
         let full = self.declared_by.is_some_and(|seq| beat.seq >= seq);
         self.shared.state.send_modify(|state| {
             state.server_time = Some((beat.server_time_ms, now));
             if fresh {
                 state.fresh_at = Some(now);
+            }
+            if whole {
+                state.withheld = 0;
             }
         });
         if full {
@@ -337,65 +335,48 @@ impl Stream {
         Ok(())
     }
 
-    async fn tell(&self, what: Happened) -> Result<(), End> {
+    async fn tell(&mut self, what: Happened) -> Result<(), End> {
         self.shared.happened.send((self.number, what)).await.map_err(|_| End::Done)
     }
 
     /// Renewal is a join over the frames of the stream, with the same key: it keeps the epoch.
-    async fn renew(&mut self) -> Result<(), End> {
-        let join = Join::begin(&self.shared.key, self.shared.build, &mut rng());
-        let request = join.request();
-        self.renewal = Renewal::Begun(join);
+    fn renew(&mut self) {
+        let identity = self.shared.identity.clone();
+        self.renewal = Renewal::Gathering(async move { identity.begin().await }.boxed());
+    }
+
+    async fn begin(&mut self, (begun, request): (Begun, wire::BeginRequest)) -> Result<(), End> {
+        self.renewal = Renewal::Begun(begun);
         self.send(agent_frame::Frame::Begin(request)).await
     }
 
-    async fn prove(&mut self, answer: &wire::BeginResponse, credentials: &impl Fn() -> Credentials) -> Result<(), End> {
-        let Renewal::Begun(join) = std::mem::replace(&mut self.renewal, Renewal::None) else {
+    async fn prove(&mut self, answer: &wire::BeginResponse) -> Result<(), End> {
+        let Renewal::Begun(begun) = std::mem::replace(&mut self.renewal, Renewal::None) else {
             return Err(End::Protocol("an answer to a renewal that was not begun"));
         };
-        let (proved, finish) = {
-            let mut trust = self.shared.trust.lock().unwrap_or_else(PoisonError::into_inner);
-            join.prove(answer, &mut trust, &self.shared.key, &credentials(), &mut rng()).map_err(End::Renewal)?
-        };
+        let (proved, finish) = self.shared.identity.prove(begun, answer).map_err(End::Refused)?;
         self.renewal = Renewal::Proved(proved);
         self.send(agent_frame::Frame::Finish(finish)).await
     }
 
-    async fn renewed(&mut self, answer: &wire::FinishResponse) -> Result<(), End> {
+    fn renewed(&mut self, answer: &wire::FinishResponse) -> Result<(), End> {
         let Renewal::Proved(proved) = std::mem::replace(&mut self.renewal, Renewal::None) else {
             return Err(End::Protocol("the end of a renewal that was not begun"));
         };
-        let (identity, keyset) = proved.finish(answer).map_err(End::Renewal)?;
-        if identity.agent_id != self.identity.agent_id || identity.epoch != self.identity.epoch {
-            return Err(End::Protocol("a renewal that made another agent of us"));
-        }
-        tracing::debug!(lives_s = identity.lives.as_secs(), "the access token was renewed");
-        self.renew_at = Instant::now() + renew_after(identity.lives, spread());
-        self.listed = Arc::new(keyset.payload.clone());
-        self.identity = identity.clone();
-        self.keyset = keyset.clone();
-        self.tell(Happened::Renewed(Box::new(Session::new(identity, keyset)))).await
+        let session = self.shared.identity.finish(proved, answer, Some(&self.session)).map_err(End::Refused)?;
+        tracing::debug!(lives_s = session.identity.lives.as_secs(), "the access token was renewed");
+        Ok(())
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_renewal_is_due_by_the_age_of_the_token_whatever_the_age_of_the_stream() {
-        let lives = Duration::from_secs(900);
-        let identity = Identity {
-            agent_id: String::new(),
-            organization: String::new(),
-            workspace: String::new(),
-            epoch: 1,
-            access_token: zeroize::Zeroizing::new(vec![]),
-            lives,
-            server_time_ms: 0,
-        };
-        let received = Instant::now() + lives;
-        let due = |spread| renewal_of(&identity, received + lives, spread).duration_since(received).as_secs();
-        assert_eq!((due(0.0), due(0.5), due(1.0)), (405, 450, 495));
+    /// Whoever renewed it, the newest session counts for every stream of its epoch.
+    fn take_up_session(&mut self) {
+        let newest = self.shared.identity.session();
+        let Some(newest) = newest.filter(|newest| !Arc::ptr_eq(newest, &self.session)) else { return };
+        let (old, new) = (&self.session.identity, &newest.identity);
+        if old.agent_id == new.agent_id && old.epoch == new.epoch {
+            self.listed = Arc::new(newest.keyset.payload.clone());
+            self.renew_at = Instant::now() + newest.renews_in(clock::now(), spread());
+            self.session = newest;
+        }
     }
 }

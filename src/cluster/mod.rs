@@ -5,6 +5,7 @@
 
 mod body;
 pub mod error;
+pub mod issuer;
 pub mod secrets;
 pub mod status;
 pub mod watch;

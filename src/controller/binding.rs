@@ -1,6 +1,7 @@
 //! The binding controller: parse, observe, open, plan, apply, report. A failure is an outcome too, so status is written on
 //! every path.
 
+use crate::clock;
 use crate::cloud::inbox::Wanted;
 use crate::cluster::error::{Chain, ClusterError};
 use crate::cluster::status::{BINDING_MANAGER, Notice};
@@ -193,8 +194,8 @@ fn ask(
     context: &Context,
 ) -> Pass {
     let status = binding.status.clone().unwrap_or_default();
-    let identity = context.link.borrow().identity.clone();
-    let home = identity.as_ref().map(|id| (id.organization.as_str(), id.workspace.as_str()));
+    let session = context.link.borrow().session.clone();
+    let home = session.as_ref().map(|s| (s.identity.organization.as_str(), s.identity.workspace.as_str()));
     let known = known_version(request, observed, &status, home);
     let now = Instant::now();
     match memo.as_ref().map(|m| &m.fact) {
@@ -214,7 +215,7 @@ fn ask(
         _ if known > 0 => {
             // A want that rests here is one whose delivery never reached the status, as when the API server refused it.
             context.want(wanted, known, true);
-            Pass::say(Outcome::Unchanged)
+            Pass::say(standing(&status, context))
         }
         fact => {
             context.want(wanted, 0, true);
@@ -246,6 +247,16 @@ fn ask(
 fn was_told(status: &EnnoteSecretBindingStatus, generation: i64) -> bool {
     let ready = find(status, "Ready").filter(|c| c.observed_generation == Some(generation));
     ready.is_some_and(|c| Reason::ALL.into_iter().any(|r| r.is_of_a_delivery() && r.to_string() == c.reason))
+}
+
+/// The Secret holds what it should. Whether more would come is a matter of the link.
+fn standing(status: &EnnoteSecretBindingStatus, context: &Context) -> Outcome {
+    match waiting_for_link(context) {
+        Some(problem) if problem.reason.is_of_the_link() => problem.into(),
+        Some(_) => Outcome::Unchanged,
+        None if find(status, "Ready").is_some_and(|c| c.status != "True") => Outcome::Restored,
+        None => Outcome::Unchanged,
+    }
 }
 
 fn waiting_for_link(context: &Context) -> Option<Problem> {
@@ -304,7 +315,7 @@ async fn tombstone(
 /// Writes status if it moved; Events on transitions only.
 async fn report(binding: &EnnoteSecretBinding, outcome: &Outcome, context: &Context) -> Result<(), ClusterError> {
     let old = binding.status.clone().unwrap_or_default();
-    let freshness = context.link.borrow().freshness(Instant::now());
+    let freshness = context.link.borrow().freshness(clock::now());
     let generation = binding.metadata.generation.unwrap_or_default();
     let next = conditions::next(&old, outcome, freshness, generation, context.now());
     if next == conditions::own(&old) {
@@ -355,6 +366,7 @@ async fn announce(
             }
             Phase::Synced
         }
+        Outcome::Restored => Phase::Synced,
         Outcome::Unchanged => return,
     };
     if !moved || phase == Phase::Waiting {

@@ -1,5 +1,6 @@
 //! Handles and memory that both controllers share. Locks are held for a map access, never across an await.
 
+use crate::clock;
 use crate::cloud::inbox::{Inbox, Wanted};
 use crate::cloud::state::LinkState;
 use crate::cluster::secrets::{SecretIndex, Secrets};
@@ -64,9 +65,11 @@ pub struct Context {
 }
 
 impl Context {
-    /// The one wall clock of the controllers: for times that people read.
+    /// The time for status: the cloud's, by its signed word and our monotonic clock, so that a step of this machine's wall
+    /// clock moves nothing. The wall clock is shown only before the cloud has spoken.
     pub fn now(&self) -> Timestamp {
-        Timestamp::now()
+        let signed = self.link.borrow().server_now_ms(clock::now());
+        signed.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_else(Timestamp::now)
     }
 
     /// Whether all lists of a namespace are complete, or have had their time.

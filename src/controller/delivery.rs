@@ -1,5 +1,6 @@
 //! One delivery: open, map, plan, apply. Plaintext begins in `take_in` and ends when the request body has been sent.
 
+use crate::clock;
 use crate::cloud::inbox::{Arrival, Denial, Word};
 use crate::cluster::error::{Chain, ClusterError};
 use crate::controller::context::Context;
@@ -17,13 +18,9 @@ use crate::domain::secret_value::SecretData;
 use crate::domain::sync_plan::{Step, check_mark, plan};
 use crate::domain::{content::StampKey, ownership};
 use crate::hardening::scrubbed;
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// How often a write observes again when the cluster has moved.
 const ATTEMPTS: usize = 4;
-/// A write needs a word of the cloud that is younger than this (PROTOCOL.md, "Versions").
-const HEARD_WITHIN: Duration = Duration::from_secs(60);
 
 /// What came of a delivery.
 pub(super) enum Taken {
@@ -127,8 +124,7 @@ async fn write(
         }
         Err(error) => return Taken::Seen(version, Problem::new(Reason::BadMapping, error.to_string())),
     };
-    let heard = context.link.borrow().fresh_at.is_some_and(|at| at.elapsed() < HEARD_WITHIN);
-    if !heard {
+    if !context.link.borrow().heard_lately(clock::now()) {
         return Taken::Again(Problem::new(
             Reason::WaitingForCloud,
             "the cloud has been silent for a minute; nothing is written until it speaks",
@@ -242,7 +238,7 @@ fn held(
 
 /// From commit to now, in the cloud's time; only of a version that was committed while its want stood.
 fn latency(committed_at_ms: i64, wanted_at_ms: Option<i64>, context: &Context) -> Option<i64> {
-    let now = context.link.borrow().server_now_ms(Instant::now())?;
+    let now = context.link.borrow().server_now_ms(clock::now())?;
     (wanted_at_ms? <= committed_at_ms).then(|| (now - committed_at_ms).max(0))
 }
 

@@ -97,9 +97,9 @@ async fn log<T>(result: Result<T, kube::runtime::controller::Error<ClusterError,
 
 /// An item each time that what bindings may say of the link has changed.
 fn link_turns(link: watch::Receiver<LinkState>) -> impl Stream<Item = ()> + Send {
-    let mut last: Option<(bool, Option<Reason>)> = None;
+    let mut last: Option<(bool, Option<Reason>, bool)> = None;
     WatchStream::new(link).filter_map(move |state| {
-        let now = (state.live, state.problem.as_ref().map(|p| p.reason));
+        let now = (state.live, state.problem.as_ref().map(|p| p.reason), state.is_withheld());
         let turned = last != Some(now);
         last = Some(now);
         ready(turned.then_some(()))

@@ -18,6 +18,8 @@ pub enum Freshness {
     Silent,
     /// Silent for so long that the condition goes False.
     Stale,
+    /// Deliveries are kept back behind live beats.
+    Withheld,
 }
 
 /// The condition of a type.
@@ -49,6 +51,10 @@ pub fn next(
             set_fresh(&mut status, freshness, generation, now);
             return status;
         }
+        Outcome::Restored => {
+            let held = status.source.as_ref().zip(status.target.as_ref());
+            (Reason::Synced, held.map(|(source, target)| synced_message(source, target)).unwrap_or_default())
+        }
         Outcome::Problem(problem) => (problem.reason, problem.message.clone()),
         Outcome::Synced(held) => {
             record(&mut status, held);
@@ -75,7 +81,10 @@ pub fn next(
         );
     };
     set("Ready", ready);
-    set("Synced", ready);
+    // What the Secret holds is one thing, whether the cloud would still give it another.
+    if !(reason.is_of_the_link() && is_synced(old, generation)) {
+        set("Synced", ready);
+    }
     if let Some(kind) = abnormal {
         set(kind, "True");
     }
@@ -84,6 +93,11 @@ pub fn next(
         .retain(|c| !["Reconciling", "Stalled"].contains(&c.type_.as_str()) || Some(c.type_.as_str()) == abnormal);
     set_fresh(&mut status, freshness, generation, now);
     status
+}
+
+/// Whether the Secret holds what this generation of the spec asks for.
+pub fn is_synced(status: &EnnoteSecretBindingStatus, generation: i64) -> bool {
+    find(status, "Synced").is_some_and(|c| c.status == "True" && c.observed_generation == Some(generation))
 }
 
 fn record(status: &mut EnnoteSecretBindingStatus, held: &Held) {
@@ -112,6 +126,12 @@ fn set_fresh(status: &mut EnnoteSecretBindingStatus, freshness: Freshness, gener
         Freshness::Stale => {
             ("False", "StreamSilent", "no word from the cloud for 10 minutes; the Secret is kept as it is")
         }
+        Freshness::Withheld => (
+            "False",
+            "Withheld",
+            "the cloud counts more deliveries than arrive: something between the agent and Ennote keeps them back; \
+             the Secret is kept as it is. Tell who runs the network",
+        ),
         Freshness::Silent => return,
     };
     set(
@@ -218,6 +238,27 @@ mod tests {
         let stale = next(&first, &Outcome::Unchanged, Freshness::Stale, 1, at(900));
         assert_eq!(shown(&stale), ["Fresh=False/StreamSilent", "Ready=True/Synced", "Synced=True/Synced"]);
         assert_eq!(next(&stale, &Outcome::Unchanged, Freshness::Stale, 1, at(1000)), stale, "written once");
+    }
+
+    #[test]
+    fn a_banned_agent_stalls_its_bindings_and_says_that_the_secrets_are_still_synced() {
+        let first = next(&EnnoteSecretBindingStatus::default(), &held(3, Some(0)), Freshness::Fresh, 1, at(0));
+        let banned = next(&first, &Problem::new(Reason::Banned, "m").into(), Freshness::Silent, 1, at(9));
+        let rows = ["Fresh=True/BeatsArrive", "Ready=False/Banned", "Stalled=True/Banned", "Synced=True/Synced"];
+        assert_eq!(shown(&banned), rows);
+        assert!(is_synced(&banned, 1) && !is_synced(&banned, 2));
+        let restored = next(&banned, &Outcome::Restored, Freshness::Fresh, 1, at(20));
+        assert_eq!(shown(&restored), shown(&first));
+        assert_eq!(find(&restored, "Ready").unwrap().message, find(&first, "Ready").unwrap().message);
+        let edited = next(&first, &Problem::new(Reason::Banned, "m").into(), Freshness::Silent, 2, at(9));
+        assert!(shown(&edited).contains(&"Synced=False/Banned".to_owned()), "of another spec nothing is synced");
+    }
+
+    #[test]
+    fn a_delivery_that_is_withheld_is_seen_in_fresh_alone() {
+        let first = next(&EnnoteSecretBindingStatus::default(), &held(3, Some(0)), Freshness::Fresh, 1, at(0));
+        let withheld = next(&first, &Outcome::Unchanged, Freshness::Withheld, 1, at(9));
+        assert_eq!(shown(&withheld), ["Fresh=False/Withheld", "Ready=True/Synced", "Synced=True/Synced"]);
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub enum Outcome {
     Synced(Box<Held>),
     /// Nothing moved and nothing is known that status does not say already.
     Unchanged,
+    /// The Secret holds what status says, and what stood between agent and cloud is mended.
+    Restored,
     /// Waiting or failed; what the Secret holds did not change.
     Problem(Problem),
 }

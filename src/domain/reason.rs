@@ -33,6 +33,10 @@ pub enum Reason {
     SourceDeleted,
     /// The agent has no identity, and nothing to get one with.
     IdentityLost,
+    /// A bootstrap token names another root than the pinned one.
+    RootChanged,
+    /// The cloud's signed time contradicts what is known to have passed.
+    ClockDisagrees,
     /// The agent belongs to another organization than the one that wrote this binding's Secret.
     IdentityChanged,
     /// The cloud has banned this agent.
@@ -68,7 +72,7 @@ pub enum Phase {
 
 impl Reason {
     /// All of them, for the documentation and its test.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Synced,
         Self::WaitingForCloud,
         Self::WaitingForPayload,
@@ -83,6 +87,8 @@ impl Reason {
         Self::BadPayload,
         Self::SourceDeleted,
         Self::IdentityLost,
+        Self::RootChanged,
+        Self::ClockDisagrees,
         Self::IdentityChanged,
         Self::Banned,
         Self::BadSignature,
@@ -97,6 +103,11 @@ impl Reason {
     /// Whether a delivery said so, which an agent that has just started has not heard again yet.
     pub fn is_of_a_delivery(self) -> bool {
         matches!(self, Self::SourceDeleted | Self::BadMapping | Self::BadPayload | Self::Denied | Self::IdentityChanged)
+    }
+
+    /// Whether it is the agent's link to the cloud that a person must mend: it says nothing about what the Secret holds.
+    pub fn is_of_the_link(self) -> bool {
+        matches!(self, Self::IdentityLost | Self::RootChanged | Self::ClockDisagrees | Self::Banned)
     }
 
     /// The row of the truth table.
@@ -114,6 +125,8 @@ impl Reason {
             | Self::BadPayload
             | Self::SourceDeleted
             | Self::IdentityLost
+            | Self::RootChanged
+            | Self::ClockDisagrees
             | Self::IdentityChanged
             | Self::Banned
             | Self::BadSignature

@@ -1,7 +1,7 @@
 //! What a pass needs, and what it will write: decided once, so that the executor only matches on the step.
 
 use crate::crd::{EnnoteSecretBindingStatus, SourceStatus};
-use crate::domain::conditions::find;
+use crate::domain::conditions::is_synced;
 use crate::domain::content::{Fingerprints, StampKey};
 use crate::domain::name::{DataKey, SecretName};
 use crate::domain::observed::{BINDING, BINDING_ID, Existing, FINGERPRINTS, MANAGED_BY, Observed};
@@ -22,8 +22,7 @@ pub fn known_version(
     home: Option<(&str, &str)>,
 ) -> u64 {
     let Observed::Present(secret) = observed else { return 0 };
-    let synced =
-        find(status, "Synced").is_some_and(|c| c.status == "True" && c.observed_generation == Some(request.generation));
+    let synced = is_synced(status, request.generation);
     let Some(source) = &status.source else { return 0 };
     let (organization, own) = home.unwrap_or((&source.organization, &source.workspace));
     let workspace = if request.source.workspace.is_empty() { own } else { &request.source.workspace };

@@ -38,8 +38,35 @@ pub enum JoinError {
 /// All that the agent has to show. Wiped.
 #[derive(Default)]
 pub struct Credentials {
-    /// The bootstrap token's text.
+    /// The bootstrap token's text. Empty: none.
     pub bootstrap_token: Zeroizing<String>,
+    /// The pod's projected ServiceAccount token for the cloud's audience. Empty: none.
+    pub sa_token: Zeroizing<String>,
+    /// What that token is signed by.
+    pub issuer: Issuer,
+}
+
+/// The cluster as an issuer of ServiceAccount tokens (OpenID Connect Discovery). Public.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Issuer {
+    /// `issuer` of the API server's discovery document. Empty: not known.
+    pub url: String,
+    /// Its JSON Web Key Set (RFC 7517), as served.
+    pub jwks: Vec<u8>,
+}
+
+impl Credentials {
+    /// When the ServiceAccount token was issued (`iat`, RFC 7519), in Unix milliseconds. Not verified: the token is the
+    /// kubelet's own word to this pod, and is used only as a time that has passed.
+    pub fn issued_at_ms(&self) -> Option<i64> {
+        let claims = self.sa_token.split('.').nth(1)?;
+        let claims = Zeroizing::new(data_encoding::BASE64URL_NOPAD.decode(claims.as_bytes()).ok()?);
+        #[derive(serde::Deserialize)]
+        struct Claims {
+            iat: i64,
+        }
+        serde_json::from_slice::<Claims>(&claims).ok()?.iat.checked_mul(1000)
+    }
 }
 
 /// A join that has been begun.
@@ -88,7 +115,7 @@ impl Join {
         if challenge.hello_hash != hash(&self.hello) || challenge.challenge_id.len() != 16 {
             return Err(JoinError::Mismatch);
         }
-        keyset.check_time(challenge.server_time_ms)?;
+        trust.hear(&keyset, challenge.server_time_ms)?;
         if !self.offered.contains(&challenge.suite()) {
             return Err(JoinError::Suite);
         }
@@ -117,10 +144,13 @@ fn seal(
     let recipient = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(public_key).map_err(|_| JoinError::Suite)?;
     let mut credential = wire::Credential {
         bootstrap_token: credentials.bootstrap_token.as_str().to_owned(),
-        ..wire::Credential::default()
+        sa_token: credentials.sa_token.as_str().to_owned(),
+        issuer: credentials.issuer.url.clone(),
+        jwks: credentials.issuer.jwks.clone(),
     };
     let plain = Zeroizing::new(credential.encode_to_vec());
     credential.bootstrap_token.zeroize();
+    credential.sa_token.zeroize();
     let (enc, sealed) = single_shot_seal_with_rng::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
         &OpModeS::Base,
         &recipient,
@@ -144,14 +174,14 @@ impl Proved {
     ///
     /// # Errors
     /// [`JoinError`].
-    pub fn finish(self, answer: &wire::FinishResponse) -> Result<(Identity, Keyset), JoinError> {
+    pub fn finish(self, answer: &wire::FinishResponse, trust: &mut Trust) -> Result<(Identity, Keyset), JoinError> {
         let signed = answer.joined.as_ref().ok_or(JoinError::Mismatch)?;
         let body = self.keyset.join.body(Label::Joined, signed)?;
         let joined = wire::Joined::decode(body).map_err(|_| JoinError::Mismatch)?;
         if joined.t != self.t || joined.agent_id.is_empty() || joined.lives_s == 0 {
             return Err(JoinError::Mismatch);
         }
-        self.keyset.check_time(joined.server_time_ms)?;
+        trust.hear(&self.keyset, joined.server_time_ms)?;
         let identity = Identity {
             agent_id: joined.agent_id,
             organization: joined.organization,
@@ -225,7 +255,7 @@ mod tests {
     }
 
     fn credentials() -> Credentials {
-        Credentials { bootstrap_token: Zeroizing::new("token".to_owned()) }
+        Credentials { bootstrap_token: Zeroizing::new("token".to_owned()), ..Credentials::default() }
     }
 
     #[test]
@@ -235,7 +265,8 @@ mod tests {
         let join = Join::begin(&key, "test", &mut rng);
         let hello = join.request().hello;
         let answer = core.answer(&hello, |_| ());
-        let (proved, finish) = join.prove(&answer, &mut core.trust(), &key, &credentials(), &mut rng).unwrap();
+        let mut trust = core.trust();
+        let (proved, finish) = join.prove(&answer, &mut trust, &key, &credentials(), &mut rng).unwrap();
         assert!(!finish.sealed.windows(5).any(|w| w == b"token"));
         let t = proved.t.to_vec();
         let joined = |t: Vec<u8>, signer: &SigningKey| {
@@ -249,8 +280,9 @@ mod tests {
             };
             wire::FinishResponse { joined: Some(sign(signer, Label::Joined, body.encode_to_vec())) }
         };
-        let again =
-            |answer: &wire::FinishResponse| Proved { t: proved.t, keyset: proved.keyset.clone() }.finish(answer);
+        let mut again = |answer: &wire::FinishResponse| {
+            Proved { t: proved.t, keyset: proved.keyset.clone() }.finish(answer, &mut trust)
+        };
         assert_eq!(again(&joined(vec![0; 64], &core.join)).err(), Some(JoinError::Mismatch));
         assert_eq!(again(&joined(t.clone(), &core.root)).err(), Some(JoinError::Signature(SignatureError::UnknownKey)));
         let (identity, _) = again(&joined(t, &core.join)).unwrap();
@@ -272,5 +304,17 @@ mod tests {
         assert_eq!(refused(|c| c.suite = 0), Some(JoinError::Suite));
         assert_eq!(refused(|c| c.seal_key_id = vec![0; 32]), Some(JoinError::Suite));
         assert_eq!(refused(|c| c.server_time_ms = i64::MAX), Some(JoinError::Trust(TrustError::Expired)));
+    }
+
+    #[test]
+    fn a_service_account_token_says_when_it_was_issued() {
+        let token = |claims: &str| {
+            let claims = data_encoding::BASE64URL_NOPAD.encode(claims.as_bytes());
+            let sa_token = Zeroizing::new(format!("e30.{claims}.c2ln"));
+            Credentials { sa_token, ..Credentials::default() }.issued_at_ms()
+        };
+        assert_eq!(token(r#"{"iat": 1800000000, "exp": 1800000600}"#), Some(1_800_000_000_000));
+        assert_eq!((token("{}"), token("[]"), token(r#"{"iat": 9223372036854775807}"#)), (None, None, None));
+        assert_eq!(Credentials::default().issued_at_ms(), None);
     }
 }

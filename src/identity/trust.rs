@@ -6,6 +6,8 @@ use prost::Message;
 
 /// A keyset lives at most this long, in milliseconds (PROTOCOL.md, "Trust").
 const MAX_KEYSET_LIFE_MS: i64 = 30 * 24 * 3600 * 1000;
+/// A signed time may lie this far below the floor, in milliseconds (PROTOCOL.md, "Time").
+const MAX_BEHIND_MS: i64 = 5 * 60 * 1000;
 
 /// Why a keyset or root was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,9 +15,10 @@ pub enum TrustError {
     /// Nothing to hold the cloud's root against.
     #[error("no trust root: set trust.roots, or give a bootstrap token, which ends with it")]
     NoRoot,
-    /// Settings and token name different roots.
+    /// A bootstrap token names a root that is not pinned.
     #[error(
-        "RootChanged: trust.roots and the bootstrap token name different roots; nothing is joined until they agree"
+        "the bootstrap token ends with another trust root than the pinned one; nothing is joined until they agree: if Ennote \
+         changed its root on purpose, upgrade the chart with the new trust.roots; if not, tell who made the token"
     )]
     RootChanged,
     /// The cloud's root is not pinned.
@@ -30,6 +33,14 @@ pub enum TrustError {
     /// Not valid at the signed server time.
     #[error("the keyset has expired or lives longer than 30 days")]
     Expired,
+    /// A signed time lies more than 5 minutes below what is known to have passed.
+    #[error("the cloud's signed time is more than 5 minutes behind what is known to have passed")]
+    ClockDisagrees {
+        /// What the cloud said, Unix milliseconds.
+        server_ms: i64,
+        /// What has passed for certain, Unix milliseconds.
+        floor_ms: i64,
+    },
 }
 
 /// SEAL key: where credentials are sealed to.
@@ -44,7 +55,7 @@ pub struct SealKey {
 }
 
 /// The keys that count now.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Keyset {
     /// Sign challenge, joined and beat.
     pub join: VerifyingKeys,
@@ -56,10 +67,11 @@ pub struct Keyset {
     pub expires_at_ms: i64,
 }
 
-/// Pinned roots and the version floor. Fixed roots for the life of the process.
+/// Pinned roots, and what never goes back: the keyset's version and the time. Roots are fixed for the life of the process.
 pub struct Trust {
     roots: Vec<[u8; 32]>,
     newest: u64,
+    floor_ms: i64,
 }
 
 impl Trust {
@@ -75,7 +87,36 @@ impl Trust {
             (given, Some(root)) if !given.contains(&root) => return Err(TrustError::RootChanged),
             (given, _) => given.to_vec(),
         };
-        Ok(Self { roots, newest: 0 })
+        Ok(Self { roots, newest: 0, floor_ms: 0 })
+    }
+
+    /// No keyset below this version is taken (`trust.minKeyset`): after a key was compromised, for one, an agent that has just
+    /// started would otherwise take the old keyset until that expires.
+    pub fn require_keyset(&mut self, version: u64) {
+        self.newest = self.newest.max(version);
+    }
+
+    /// This moment has passed for certain, Unix milliseconds: the build, or the issue of a ServiceAccount token held.
+    pub fn raise_floor(&mut self, passed_ms: i64) {
+        self.floor_ms = self.floor_ms.max(passed_ms);
+    }
+
+    /// Takes a time that a key of `keyset` has signed: not far below the floor, and within the keyset's life at the later of
+    /// both. Only a time that is taken raises the floor. The wall clock has no say in this.
+    ///
+    /// # Errors
+    /// `ClockDisagrees`, `Expired`.
+    pub fn hear(&mut self, keyset: &Keyset, server_ms: i64) -> Result<(), TrustError> {
+        let floor_ms = self.floor_ms;
+        if server_ms < floor_ms.saturating_sub(MAX_BEHIND_MS) {
+            return Err(TrustError::ClockDisagrees { server_ms, floor_ms });
+        }
+        let now = floor_ms.max(server_ms);
+        if now >= keyset.expires_at_ms {
+            return Err(TrustError::Expired);
+        }
+        self.floor_ms = now;
+        Ok(())
     }
 
     /// Whether a root is one of the pins.
@@ -83,7 +124,7 @@ impl Trust {
         self.roots.contains(root)
     }
 
-    /// Checks a keyset against the pins. `expires` is judged by [`Keyset::check_time`] once a signed time is known.
+    /// Checks a keyset against the pins. Its end is judged by [`Trust::hear`], once a signed time is known.
     ///
     /// # Errors
     /// [`TrustError`].
@@ -120,16 +161,6 @@ impl Trust {
             }
         }
         Ok(out)
-    }
-}
-
-impl Keyset {
-    /// Whether the keyset is valid at a signed server time.
-    ///
-    /// # Errors
-    /// `Expired`.
-    pub fn check_time(&self, server_time_ms: i64) -> Result<(), TrustError> {
-        if server_time_ms < self.expires_at_ms { Ok(()) } else { Err(TrustError::Expired) }
     }
 }
 
@@ -187,8 +218,26 @@ pub(crate) mod tests {
         );
         assert_eq!(refused(&public(), &keyset(&root(), |_| ())), None);
         assert_eq!(refused(&public(), &keyset(&root(), |k| k.version = 2)), Some(TrustError::OldKeyset));
-        let good = trust.accept(&public(), &keyset(&root(), |_| ())).unwrap();
-        assert_eq!(good.check_time(1_999_999), Ok(()));
-        assert_eq!(good.check_time(2_000_000), Err(TrustError::Expired));
+        trust.require_keyset(4);
+        let below = trust.accept(&public(), &keyset(&root(), |_| ())).err();
+        assert_eq!(below, Some(TrustError::OldKeyset), "trust.minKeyset");
+    }
+
+    #[test]
+    fn time_is_what_the_cloud_signs_and_never_far_below_what_has_passed() {
+        let heard = |floor: i64, server: i64| {
+            let mut trust = Trust::pin(&[], Some(&token())).unwrap();
+            let keyset = trust.accept(&public(), &keyset(&root(), |_| ())).unwrap();
+            trust.raise_floor(floor);
+            let verdict = trust.hear(&keyset, server);
+            (verdict, trust.floor_ms)
+        };
+        assert_eq!(heard(0, 1_999_999), (Ok(()), 1_999_999));
+        assert_eq!(heard(0, 2_000_000), (Err(TrustError::Expired), 0), "what is refused raises no floor");
+        assert_eq!(heard(2_000_000, 1_999_999), (Err(TrustError::Expired), 2_000_000), "judged at the later of both");
+        assert_eq!(heard(1_000_000, 700_000), (Ok(()), 1_000_000), "5 minutes of disagreement are human");
+        let disagrees = TrustError::ClockDisagrees { server_ms: 699_999, floor_ms: 1_000_000 };
+        assert_eq!(heard(1_000_000, 699_999), (Err(disagrees), 1_000_000));
+        assert!(heard(1_000_000, i64::MIN).0.is_err());
     }
 }

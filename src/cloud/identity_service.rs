@@ -1,0 +1,201 @@
+//! The one identity service of the agent: key, trust and credentials live here and nowhere else.
+//!
+//! A join by two unary calls and a renewal over the frames of a stream go through the same three steps, `begin`, `prove` and
+//! `finish`; the last one publishes the session into the one watch that every caller takes it from ([`LinkState`]).
+
+use crate::clock;
+use crate::cloud::credentials::{CredentialSource, Files};
+use crate::cloud::state::LinkState;
+use crate::crypto::signed::Label;
+use crate::entropy::rng;
+use crate::identity::access_token::Session;
+use crate::identity::join::{Credentials, Join, JoinError, Proved};
+use crate::identity::signing_key::AgentKey;
+use crate::identity::trust::{Trust, TrustError, root_of_token};
+use crate::wire::{self, identity_service_client::IdentityServiceClient};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+/// The cloud's answer to one call.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the agent holds the cloud against.
+#[derive(Clone, Debug, Default)]
+pub struct Anchors {
+    /// `trust.roots` of the settings: SHA-256 of root keys.
+    pub roots: Vec<[u8; 32]>,
+    /// `trust.minKeyset`.
+    pub min_keyset: u64,
+    /// When this program was built, Unix milliseconds: that moment has passed.
+    pub built_ms: i64,
+}
+
+/// See the module.
+pub struct IdentityService {
+    channel: Channel,
+    anchors: Anchors,
+    source: CredentialSource,
+    build: &'static str,
+    key: AgentKey,
+    /// Pinned once, with the first credentials that name a root.
+    trust: Mutex<Option<Trust>>,
+    state: watch::Sender<LinkState>,
+}
+
+/// A join that has been begun, with what it will show.
+pub struct Begun {
+    join: Join,
+    credentials: Credentials,
+}
+
+impl IdentityService {
+    /// With a key of its own, made now.
+    pub fn new(
+        channel: Channel,
+        anchors: Anchors,
+        source: CredentialSource,
+        build: &'static str,
+        state: watch::Sender<LinkState>,
+    ) -> Self {
+        Self { channel, anchors, source, build, key: AgentKey::generate(&mut rng()), trust: Mutex::new(None), state }
+    }
+
+    /// The session as last published.
+    pub fn session(&self) -> Option<Arc<Session>> {
+        self.state.borrow().session.clone()
+    }
+
+    /// What the credential files hold now.
+    pub fn files(&self) -> Files {
+        self.source.files()
+    }
+
+    /// Signs a message of a stream.
+    pub fn sign(&self, label: Label, body: Vec<u8>) -> wire::Signed {
+        self.key.sign(label, body)
+    }
+
+    /// Joins by the two unary calls.
+    ///
+    /// # Errors
+    /// A status of the cloud, or a refusal on our side.
+    pub async fn join(&self) -> Result<Arc<Session>, JoinFailure> {
+        let mut client = IdentityServiceClient::new(self.channel.clone());
+        let (begun, request) = self.begin().await?;
+        let (proved, finish) = self.prove(begun, &within(client.begin(request)).await?)?;
+        let session = self.finish(proved, &within(client.finish(finish)).await?, None)?;
+        let identity = &session.identity;
+        tracing::info!(
+            agent = identity.agent_id,
+            organization = identity.organization,
+            epoch = identity.epoch,
+            "joined"
+        );
+        Ok(session)
+    }
+
+    /// Gathers what there is to show and makes a hello.
+    ///
+    /// # Errors
+    /// `NoRoot` and `RootChanged`; nothing is sent then.
+    pub async fn begin(&self) -> Result<(Begun, wire::BeginRequest), JoinError> {
+        let credentials = self.source.gather().await;
+        let mut trust = self.trust();
+        let pinned = match trust.as_mut() {
+            Some(pinned) => pinned,
+            None => trust.insert(self.pin(&credentials)?),
+        };
+        if root_of_token(&credentials.bootstrap_token).is_some_and(|root| !pinned.pins(&root)) {
+            return Err(TrustError::RootChanged.into());
+        }
+        if let Some(issued) = credentials.issued_at_ms() {
+            pinned.raise_floor(issued);
+        }
+        let join = Join::begin(&self.key, self.build, &mut rng());
+        let request = join.request();
+        Ok((Begun { join, credentials }, request))
+    }
+
+    /// Checks the cloud's first answer, seals the credentials and proves the key.
+    ///
+    /// # Errors
+    /// [`JoinError`]; nothing was revealed then.
+    pub fn prove(
+        &self,
+        begun: Begun,
+        answer: &wire::BeginResponse,
+    ) -> Result<(Proved, wire::FinishRequest), JoinError> {
+        let mut trust = self.trust();
+        let trust = trust.as_mut().ok_or(TrustError::NoRoot)?;
+        begun.join.prove(answer, trust, &self.key, &begun.credentials, &mut rng())
+    }
+
+    /// Checks the cloud's last answer and publishes the session. A renewal keeps agent and epoch of the session it `renews`.
+    ///
+    /// # Errors
+    /// [`JoinError`]; what was published before stays.
+    pub fn finish(
+        &self,
+        proved: Proved,
+        answer: &wire::FinishResponse,
+        renews: Option<&Session>,
+    ) -> Result<Arc<Session>, JoinError> {
+        let (identity, keyset) = proved.finish(answer, self.trust().as_mut().ok_or(TrustError::NoRoot)?)?;
+        let another =
+            |old: &Session| identity.agent_id != old.identity.agent_id || identity.epoch != old.identity.epoch;
+        if renews.is_some_and(another) {
+            return Err(JoinError::Mismatch);
+        }
+        let received = clock::now();
+        let session = Arc::new(Session { identity, keyset, received });
+        self.state.send_modify(|state| {
+            state.server_time = Some((session.identity.server_time_ms, received));
+            state.session = Some(session.clone());
+        });
+        Ok(session)
+    }
+
+    /// Takes a time that the cloud signed in a beat, under the keys of that session.
+    ///
+    /// # Errors
+    /// `ClockDisagrees`, `Expired`.
+    pub fn hear(&self, session: &Session, server_time_ms: i64) -> Result<(), TrustError> {
+        self.trust().as_mut().ok_or(TrustError::NoRoot)?.hear(&session.keyset, server_time_ms)
+    }
+
+    fn trust(&self) -> MutexGuard<'_, Option<Trust>> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pin(&self, credentials: &Credentials) -> Result<Trust, TrustError> {
+        let token = credentials.bootstrap_token.as_str();
+        let mut trust = Trust::pin(&self.anchors.roots, (!token.is_empty()).then_some(token))?;
+        trust.require_keyset(self.anchors.min_keyset);
+        trust.raise_floor(self.anchors.built_ms);
+        Ok(trust)
+    }
+}
+
+async fn within<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, JoinFailure> {
+    match timeout(PATIENCE, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(JoinFailure::Status(Box::new(status))),
+        Err(_) => Err(JoinFailure::Status(Box::new(Status::deadline_exceeded("no answer in time")))),
+    }
+}
+
+/// Why a join did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinFailure {
+    /// The cloud said no, or nothing.
+    #[error("the cloud answered {}", .0.code())]
+    Status(Box<Status>),
+    /// We did.
+    #[error(transparent)]
+    Refused(#[from] JoinError),
+}
