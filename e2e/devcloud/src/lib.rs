@@ -6,11 +6,14 @@
 //! ```text
 //! cli ──> admin ──┐
 //!                 ├─> core ──> store
-//! agents ─> cloud ┘     └────> signed, envelope, payload, names   (pure)
+//! agents ─> cloud ┘     └────> signed, envelope, v1, payload, names   (pure)
 //! ```
 //!
-//! `core` alone holds keys and uses the store; `cloud` alone uses tonic; `delivery`, `envelope`, `signed`, `payload`,
+//! `core` alone holds keys and uses the store; `cloud` alone uses tonic; `delivery`, `envelope`, `signed`, `v1`, `payload`,
 //! `names` have no clock, socket or file.
+//!
+//! `cloud` serves two protocols beside each other: ours for agents, and the published `cli.v1` with its wire format `v1`. No
+//! token, key or blob of one is accepted by the other.
 
 pub mod admin;
 pub mod cli;
@@ -24,7 +27,9 @@ pub mod settings;
 pub mod signed;
 pub mod store;
 pub mod tls;
+pub mod v1;
 pub mod wire;
+pub mod wire_cli;
 
 mod clock;
 mod entropy;

@@ -2,7 +2,10 @@
 
 use super::request::{Request, answer};
 use super::socket::SOCKET;
-use crate::core::{AgentEntry, Core, Fetched, NewToken, OpenError, Revoked, SecretEntry, TokenRequest, VersionEntry};
+use crate::core::{
+    AgentEntry, Core, Fetched, NewPat, NewToken, OpenError, PatEntry, PatRequest, Revoked, SecretEntry, TokenRequest,
+    VersionEntry,
+};
 use crate::payload::Kind;
 use crate::settings::Lifetimes;
 use crate::store::{Grant, StoreError, Workspace};
@@ -168,6 +171,30 @@ impl Client {
     ) -> Result<Grant, Failure> {
         let (agent, namespace) = (agent.to_owned(), namespace.to_owned());
         self.call(Request::Grant { agent, namespace, workspace: owned(workspace), secret: owned(secret) }).await
+    }
+
+    /// Makes a personal access token.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn create_pat(&self, request: PatRequest) -> Result<NewPat, Failure> {
+        self.call(Request::CreatePat(request)).await
+    }
+
+    /// All personal access tokens.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn pats(&self) -> Result<Vec<PatEntry>, Failure> {
+        self.call(Request::Pats).await
+    }
+
+    /// Revokes a personal access token.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn revoke_pat(&self, name: &str) -> Result<PatEntry, Failure> {
+        self.call(Request::RevokePat { name: name.to_owned() }).await
     }
 
     /// Makes a workspace.

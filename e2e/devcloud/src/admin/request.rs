@@ -1,6 +1,6 @@
 //! Requests, and what answers them.
 
-use crate::core::{AdminError, Core, TokenRequest};
+use crate::core::{AdminError, Core, PatRequest, TokenRequest};
 use crate::payload::Kind;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -28,6 +28,12 @@ pub enum Request {
     RevokeAgent { name: String },
     /// `Grant`.
     Grant { agent: String, namespace: String, workspace: Option<String>, secret: Option<String> },
+    /// `NewPat`.
+    CreatePat(PatRequest),
+    /// List of `PatEntry`.
+    Pats,
+    /// `PatEntry`.
+    RevokePat { name: String },
     /// `Workspace`.
     CreateWorkspace { name: String },
     /// List of `Workspace`.
@@ -56,6 +62,9 @@ pub(super) async fn answer(core: &Core, request: Request) -> Result<Zeroizing<St
         Request::Grant { agent, namespace, workspace, secret } => {
             json(&core.grant(&agent, &namespace, workspace.as_deref(), secret.as_deref()).await.map_err(said)?)
         }
+        Request::CreatePat(wish) => json(&core.create_pat(&wish).await.map_err(said)?),
+        Request::Pats => json(&core.pats().map_err(said)?),
+        Request::RevokePat { name } => json(&core.revoke_pat(&name).await.map_err(said)?),
         Request::CreateWorkspace { name } => json(&core.create_workspace(&name).await.map_err(said)?),
         Request::Workspaces => json(&core.workspaces().map_err(said)?),
     }

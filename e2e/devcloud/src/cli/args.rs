@@ -53,6 +53,9 @@ pub enum Command {
     /// Agents and what they may have
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// Personal access tokens, with which the published ennote CLI comes in
+    #[command(subcommand)]
+    Pat(PatCommand),
     /// Workspaces, which hold secrets
     #[command(subcommand)]
     Workspace(WorkspaceCommand),
@@ -248,6 +251,46 @@ pub struct AgentGrant {
     /// One secret [default: all of the workspace]
     #[arg(long, value_name = "SECRET")]
     pub secret: Option<String>,
+}
+
+/// `pat ...`.
+#[derive(Subcommand, Debug)]
+pub enum PatCommand {
+    /// Make a personal access token for one workspace: it creates secrets there and reads them, by `cli.v1`
+    #[command(after_help = "\
+Example, without the token ever standing on a command line:
+  export ENNOTE_TOKEN=\"$(ennote-devcloud pat create -q --name ci)\"
+  export ENNOTE_ORGANIZATION_ID=dev ENNOTE_WORKSPACE_ID=default
+  ennote secret get 'payments db'
+
+A CLI that was made for 127.0.0.1:8443 or localhost:8443 speaks plaintext: serve --plaintext. One made for
+dns:///localhost:8443 speaks TLS 1.3 and has to trust the data directory's ca.crt, as by SSL_CERT_FILE.")]
+    Create(PatCreate),
+    /// List personal access tokens, expired and revoked ones too
+    #[command(visible_alias = "ls")]
+    List,
+    /// Refuse a personal access token from its next call on
+    Revoke {
+        /// Name of the token
+        name: String,
+    },
+}
+
+/// `pat create`.
+#[derive(Args, Debug)]
+pub struct PatCreate {
+    /// Name of the token; of two with the same, one at most is live
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+    /// The workspace that it may use [default: the one of init]
+    #[arg(long, short, value_name = "WORKSPACE")]
+    pub workspace: Option<String>,
+    /// How long it can be used [default, and most: 30d]
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub life: Option<std::time::Duration>,
+    /// Print nothing but the token
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// `workspace ...`.

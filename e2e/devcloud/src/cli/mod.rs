@@ -2,6 +2,7 @@
 
 mod args;
 mod output;
+mod pats;
 mod run;
 mod serve;
 mod values;

@@ -12,8 +12,8 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Where results go.
 pub(super) struct Output<W> {
     out: W,
-    format: Format,
-    now_ms: i64,
+    pub(super) format: Format,
+    pub(super) now_ms: i64,
 }
 
 impl<W: Write> Output<W> {
@@ -167,7 +167,7 @@ impl<W: Write> Output<W> {
         }
     }
 
-    fn list<T>(
+    pub(super) fn list<T>(
         &mut self,
         head: &[&str],
         entries: &[T],
@@ -192,12 +192,12 @@ impl<W: Write> Output<W> {
         self.line(&table.trim_fmt())
     }
 
-    fn json(&mut self, value: &Value) -> io::Result<()> {
+    pub(super) fn json(&mut self, value: &Value) -> io::Result<()> {
         let text = serde_json::to_string_pretty(value)?;
         self.line(&text)
     }
 
-    fn line(&mut self, text: &str) -> io::Result<()> {
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
         match writeln!(self.out, "{text}") {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,
@@ -233,17 +233,17 @@ fn renewal(entry: &AgentEntry) -> &'static str {
     if entry.renewal == "key" { "by key alone" } else { "by ServiceAccount" }
 }
 
-fn rfc3339(at_ms: i64) -> String {
+pub(super) fn rfc3339(at_ms: i64) -> String {
     let at = UNIX_EPOCH + Duration::from_millis(u64::try_from(at_ms).unwrap_or(0));
     humantime::format_rfc3339_millis(at).to_string()
 }
 
 /// `3m ago`, in the largest unit.
-fn since(at_ms: i64, now_ms: i64) -> String {
+pub(super) fn since(at_ms: i64, now_ms: i64) -> String {
     format!("{} ago", roughly(now_ms.saturating_sub(at_ms)))
 }
 
-fn until(at_ms: i64, now_ms: i64) -> String {
+pub(super) fn until(at_ms: i64, now_ms: i64) -> String {
     // Made a moment ago: 1h59m59s is 2h.
     roughly(at_ms.saturating_sub(now_ms).saturating_add(999))
 }

@@ -2,7 +2,7 @@
 
 use super::args::{AgentCommand, Cli, Command, Init, SecretCommand, TokenCommand, WorkspaceCommand};
 use super::output::Output;
-use super::{serve, values};
+use super::{pats, serve, values};
 use crate::admin::Client;
 use crate::clock;
 use crate::core::{Core, InitOptions, TokenRequest};
@@ -60,6 +60,7 @@ async fn run(cli: Cli) -> Result<(), Ended> {
         Command::Token(command) => token(data, command, out).await,
         Command::Secret(command) => secret(data, command, out).await,
         Command::Agent(command) => agent(data, command, out).await,
+        Command::Pat(command) => pats::pat(data, command, out).await,
         Command::Workspace(command) => workspace(data, command, out).await,
     }
 }

@@ -1,7 +1,8 @@
-//! The door for agents: gRPC over TLS 1.3. The only user of tonic's server.
+//! The doors on the network: gRPC over TLS 1.3, for agents and for the published command line. The only user of tonic's server.
 
 mod accept;
 mod choice;
+mod cli_v1;
 mod identity;
 mod server;
 mod stream;

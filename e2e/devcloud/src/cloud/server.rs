@@ -1,6 +1,7 @@
 //! Listening, and stopping within a second or two.
 
 use super::accept::accept;
+use super::cli_v1;
 use super::identity::Identity;
 use super::sync::Sync;
 use crate::core::Core;
@@ -80,6 +81,7 @@ impl Server {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .add_service(identity)
             .add_service(sync)
+            .add_service(cli_v1::service(core.clone()))
             .serve_with_incoming_shutdown(ReceiverStream::new(connections), core.hub.stopped());
         Ok(Self { address, core, serving: tokio::spawn(serving) })
     }

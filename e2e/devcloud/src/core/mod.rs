@@ -1,14 +1,16 @@
 //! The core: the only holder of identities, sealing and signing keys, and the only user of the store.
 //!
-//! Both doors lead here: `cloud` (gRPC, for agents) and `admin` (the socket, for people). Everything takes its time from the
+//! All doors lead here: `cloud` (gRPC, for agents and for the published command line) and `admin` (the socket, for people). Everything takes its time from the
 //! caller or from the commit it is part of.
 
 mod agents;
 mod challenges;
 mod hub;
+mod interop;
 mod join;
 mod keyset;
 mod open;
+mod pats;
 mod refusal;
 mod secrets;
 mod tokens;
@@ -16,9 +18,11 @@ mod tokens;
 pub use agents::{AgentEntry, Revoked};
 pub use challenges::{Begun, Proven};
 pub use hub::{Hub, News, Registration, Role};
+pub use interop::{Given, InteropError, Taken, Upload};
 pub use join::Joining;
 pub use keyset::Keys;
 pub use open::{AlreadyInitialised, Core, InitOptions, OpenError};
+pub use pats::{BadPat, MAX_PAT_LIFE, NewPat, PatEntry, PatRequest, Principal};
 pub use refusal::Refusal;
 pub use secrets::{Fetched, SecretEntry, VersionEntry};
 pub use tokens::{NewToken, TokenRequest};
@@ -58,6 +62,12 @@ pub enum AdminError {
     NoAgent(String),
     #[error("a bootstrap token lives {} at most; `serve --bootstrap-token-life` sets that", humantime::format_duration(*.0))]
     LongLife(std::time::Duration),
+    #[error("a personal access token lives 30d at most")]
+    LongPat,
+    #[error("there is a live personal access token {0:?}; revoke it first with: ennote-devcloud pat revoke {0}")]
+    PatExists(String),
+    #[error("there is no live personal access token {0:?}; see: ennote-devcloud pat list")]
+    NoPat(String),
     #[error("name at least one namespace: --namespace NAMESPACE")]
     NoNamespace,
 }

@@ -2,7 +2,7 @@
 
 use super::{AdminError, Core, News, Refusal};
 use crate::payload::{self, Kind};
-use crate::store::{Secret, Table, Version};
+use crate::store::{Secret, StoreError, Table, Tx, Version};
 use crate::{envelope, names};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -64,6 +64,50 @@ impl fmt::Debug for Fetched {
     }
 }
 
+/// A version to write, checked.
+pub(super) struct Put {
+    name: String,
+    kind: String,
+    payload: Zeroizing<String>,
+}
+
+impl Put {
+    /// # Errors
+    /// `Name`, `Payload`.
+    pub(super) fn checked(name: &str, wanted: Option<Kind>, payload: Zeroizing<String>) -> Result<Self, AdminError> {
+        let name = names::secret(name)?;
+        let kind = payload::check(&payload, wanted)?.name().to_owned();
+        Ok(Self { name, kind, payload })
+    }
+
+    fn write(&self, tx: &mut Tx<'_, '_, News>, workspace: &str) -> Result<SecretEntry, AdminError> {
+        let known: Option<Secret> = tx.get(Table::Secrets, &[workspace, &self.name])?;
+        let now = tx.now_ms();
+        let version = known.as_ref().map_or(1, |known| known.version + 1);
+        let first = known.filter(|known| !known.deleted).map_or(version, |known| known.first);
+        let secret = Secret {
+            workspace: workspace.to_owned(),
+            name: self.name.clone(),
+            version,
+            first,
+            deleted: false,
+            kind: self.kind.clone(),
+            updated_at_ms: now,
+        };
+        let row = Version {
+            version,
+            kind: secret.kind.clone(),
+            committed_at_ms: now,
+            deleted: false,
+            payload: Some(self.payload.as_str().to_owned()),
+        };
+        tx.put(Table::Versions, &[workspace, &self.name, &version.to_string()], &row)?;
+        tx.put(Table::Secrets, &[workspace, &self.name], &secret)?;
+        tx.announce(News::Secret { workspace: secret.workspace.clone(), secret: secret.name.clone() });
+        Ok(entry(secret))
+    }
+}
+
 impl Core {
     /// Writes a new version. The answer says that it is durable, and it is on its way to every stream that wants it.
     ///
@@ -76,28 +120,22 @@ impl Core {
         wanted: Option<Kind>,
         payload: Zeroizing<String>,
     ) -> Result<SecretEntry, AdminError> {
+        let entries = self.put_all(workspace, vec![Put::checked(name, wanted, payload)?]).await?;
+        entries.into_iter().next().ok_or(AdminError::Store(StoreError::Shape(Table::Secrets.name())))
+    }
+
+    /// Writes several new versions in one transaction, in their order: all are taken, or none is.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub(super) async fn put_all(
+        &self,
+        workspace: Option<&str>,
+        puts: Vec<Put>,
+    ) -> Result<Vec<SecretEntry>, AdminError> {
         let workspace = self.workspace_or_default(workspace)?;
-        let name = names::secret(name)?;
-        let kind = payload::check(&payload, wanted)?.name().to_owned();
         self.store
-            .write(move |tx| {
-                let known: Option<Secret> = tx.get(Table::Secrets, &[&workspace, &name])?;
-                let now = tx.now_ms();
-                let version = known.as_ref().map_or(1, |known| known.version + 1);
-                let first = known.filter(|known| !known.deleted).map_or(version, |known| known.first);
-                let secret = Secret { workspace, name, version, first, deleted: false, kind, updated_at_ms: now };
-                let row = Version {
-                    version,
-                    kind: secret.kind.clone(),
-                    committed_at_ms: now,
-                    deleted: false,
-                    payload: Some(payload.as_str().to_owned()),
-                };
-                tx.put(Table::Versions, &[&secret.workspace, &secret.name, &version.to_string()], &row)?;
-                tx.put(Table::Secrets, &[&secret.workspace, &secret.name], &secret)?;
-                tx.announce(News::Secret { workspace: secret.workspace.clone(), secret: secret.name.clone() });
-                Ok::<_, AdminError>(entry(secret))
-            })
+            .write(move |tx| puts.iter().map(|put| put.write(tx, &workspace)).collect::<Result<Vec<_>, AdminError>>())
             .await
     }
 

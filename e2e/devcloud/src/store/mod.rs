@@ -11,12 +11,14 @@ mod rows;
 
 pub use database::{Store, Tx, View};
 pub use row::RowKeys;
-pub use rows::{AccessToken, Agent, Grant, Installation, KeysetRow, Secret, Spent, Token, Version, Workspace};
+pub use rows::{
+    AccessToken, Agent, Grant, Installation, KemRow, KeysetRow, Pat, Secret, Spent, Token, Version, Workspace,
+};
 
 /// One table of sealed rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Table {
-    /// One [`Installation`] row and one [`KeysetRow`].
+    /// One [`Installation`] row, one [`KeysetRow`], and one [`KemRow`] once `cli.v1` was used.
     Installation,
     /// [`Workspace`] by name.
     Workspaces,
@@ -30,11 +32,13 @@ pub enum Table {
     Agents,
     /// An agent's id by its name.
     AgentNames,
+    /// [`Pat`] by the hash of its text.
+    Pats,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Installation,
         Self::Workspaces,
         Self::Secrets,
@@ -42,6 +46,7 @@ impl Table {
         Self::Tokens,
         Self::Agents,
         Self::AgentNames,
+        Self::Pats,
     ];
 
     /// Its name on disk.
@@ -54,6 +59,7 @@ impl Table {
             Self::Tokens => "tokens",
             Self::Agents => "agents",
             Self::AgentNames => "agent_names",
+            Self::Pats => "pats",
         }
     }
 }

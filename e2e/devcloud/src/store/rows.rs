@@ -38,6 +38,15 @@ pub struct KeysetRow {
     pub seal_key: [u8; 32],
 }
 
+/// The ML-KEM key of the `cli.v1` door. It opens nothing else, and no other key opens what is sealed to it.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct KemRow {
+    /// What blobs name it by.
+    pub version: String,
+    /// d || z of FIPS 203: 64 bytes.
+    pub seed: Vec<u8>,
+}
+
 /// A workspace.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Workspace {
@@ -121,6 +130,25 @@ pub struct Spent {
     pub agent_id: String,
     /// Unix milliseconds.
     pub at_ms: i64,
+}
+
+/// A personal access token of the `cli.v1` door. Its text is not kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pat {
+    /// In its claims.
+    pub id: String,
+    /// SHA-256 of the whole text.
+    pub text_hash: [u8; 32],
+    /// What people call it.
+    pub name: String,
+    /// The one workspace it may use.
+    pub workspace: String,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+    /// Unix milliseconds.
+    pub expires_at_ms: i64,
+    /// Unix milliseconds.
+    pub revoked_at_ms: Option<i64>,
 }
 
 /// An agent.
