@@ -3,7 +3,7 @@
 //! Nothing reaches a handler without the [`Principal`] that the guard found for the call's personal access token; the guard
 //! runs before a message is read.
 
-use crate::core::{AdminError, Core, InteropError, Principal, Taken, Upload};
+use crate::core::{AdminError, BadPat, Core, InteropError, Principal, Taken, Upload};
 use crate::payload::Kind;
 use crate::v1::session::SessionKey;
 use crate::wire_cli::cli_service_server::{CliService, CliServiceServer};
@@ -16,6 +16,7 @@ use crate::wire_cli::{
 use data_encoding::BASE64;
 use std::sync::Arc;
 use tonic::metadata::MetadataMap;
+use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
 
@@ -30,30 +31,31 @@ const ALGORITHM: &str = "ML-KEM-1024";
 const BEARER: &str = "Bearer ";
 
 /// The service with its guard.
-pub(super) fn service(
-    core: Arc<Core>,
-) -> InterceptedService<
-    CliServiceServer<Door>,
-    impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone + Send + Sync,
-> {
+pub(super) fn service(core: Arc<Core>) -> InterceptedService<CliServiceServer<Door>, Guard> {
     let door = CliServiceServer::new(Door(core.clone())).max_decoding_message_size(MAX_MESSAGE);
-    InterceptedService::new(door, move |request| admit(&core, request))
+    InterceptedService::new(door, Guard(core))
 }
 
-fn admit(core: &Core, mut request: Request<()>) -> Result<Request<()>, Status> {
-    let missing = || {
-        Status::unauthenticated(
-            "no personal access token came with the call: set ENNOTE_TOKEN to one that `ennote-devcloud pat create` printed (one-time shares, which need none, are not served here)",
-        )
-    };
-    let given = request.metadata().get("authorization").ok_or_else(missing)?;
-    let text = given.to_str().ok().and_then(|text| text.strip_prefix(BEARER)).ok_or_else(missing)?;
-    let principal = core.principal(text).map_err(|error| match error {
-        crate::core::BadPat::Store => Status::internal(error.to_string()),
-        _ => Status::unauthenticated(error.to_string()),
-    })?;
-    request.extensions_mut().insert(principal);
-    Ok(request)
+/// Lets calls with a live personal access token through, and says whose it is.
+#[derive(Clone)]
+pub(super) struct Guard(Arc<Core>);
+
+impl Interceptor for Guard {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let missing = || {
+            Status::unauthenticated(
+                "no personal access token came with the call: set ENNOTE_TOKEN to one that `ennote-devcloud pat create` printed (one-time shares, which need none, are not served here)",
+            )
+        };
+        let given = request.metadata().get("authorization").ok_or_else(missing)?;
+        let text = given.to_str().ok().and_then(|text| text.strip_prefix(BEARER)).ok_or_else(missing)?;
+        let principal = self.0.principal(text).map_err(|error| match error {
+            BadPat::Store => Status::internal(error.to_string()),
+            BadPat::Unknown | BadPat::Expired | BadPat::Revoked => Status::unauthenticated(error.to_string()),
+        })?;
+        request.extensions_mut().insert(principal);
+        Ok(request)
+    }
 }
 
 /// Answers calls that the guard let through.
