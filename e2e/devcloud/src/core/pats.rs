@@ -1,7 +1,7 @@
 //! Personal access tokens: what people and their pipelines show at the `cli.v1` door, and nowhere else.
 //!
 //! Three parts with dots between, as the published client's `auth status` wants them: base64url of a JSON header and of JSON
-//! claims, which anyone may read, and 32 random bytes. Nothing is signed and nothing in a text is believed: a token counts
+//! claims, which anyone may read, and random bytes. Nothing is signed and nothing in a text is believed: a token counts
 //! because the hash of its whole text has a row.
 
 use super::{AdminError, Core};
@@ -17,6 +17,9 @@ use zeroize::Zeroizing;
 
 /// The hard limit, as published.
 pub const MAX_PAT_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Random bytes of a token. Not 32: the last part of a bootstrap token is a root hash of 32 bytes, and whoever hands an agent a
+/// personal access token by mistake is to be told just that.
+const RANDOM: usize = 48;
 /// No token that this cloud made is longer.
 const MAX_TEXT: usize = 1024;
 
@@ -216,7 +219,7 @@ fn text(id: &str, name: &str, organization: &str, workspace: &str, iat: i64, exp
     let header = json!({"typ": "ennote-pat"});
     let claims = json!({"jti": id, "name": name, "org": organization, "workspace": workspace, "iat": iat, "exp": exp});
     let part = |value: serde_json::Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
-    let random = Zeroizing::new(BASE64URL_NOPAD.encode(Zeroizing::new(entropy::bytes::<32>()).as_slice()));
+    let random = Zeroizing::new(BASE64URL_NOPAD.encode(Zeroizing::new(entropy::bytes::<RANDOM>()).as_slice()));
     Zeroizing::new(format!("{}.{}.{}", part(header), part(claims), random.as_str()))
 }
 
@@ -232,7 +235,7 @@ mod tests {
         let claims: serde_json::Value =
             serde_json::from_slice(&BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap()).unwrap();
         assert_eq!((&claims["exp"], &claims["name"], &claims["jti"]), (&json!(65), &json!("ci"), &json!("pat_1")));
-        assert_eq!(BASE64URL_NOPAD.decode(random.as_bytes()).unwrap().len(), 32);
+        assert_eq!(BASE64URL_NOPAD.decode(random.as_bytes()).unwrap().len(), RANDOM);
         assert_ne!(token, text("pat_1", "ci", "acme", "prod", 5, 65));
         let longest = "n".repeat(63);
         assert!(text("pat_0123456789abcdef", &longest, &longest, &longest, i64::MAX, i64::MAX).len() <= MAX_TEXT);

@@ -8,6 +8,7 @@ mod chart;
 mod contents;
 mod demo;
 mod evil;
+mod interop;
 mod isolation;
 mod manifests;
 mod resilience;
