@@ -7,6 +7,7 @@ use ed25519_dalek::SigningKey;
 use ennote_agent::crypto::envelope::{self, Expected, Facts};
 use ennote_agent::crypto::session_keys::SessionKey;
 use ennote_agent::crypto::signed::{self, Label, VerifyingKeys, hash};
+use ennote_agent::crypto::suite::Suite;
 use ennote_agent::domain::content::{Fingerprints, StampKey};
 use ennote_agent::domain::name::DataKey;
 use ennote_agent::domain::secret_value::{SecretData, SecretValue};
@@ -115,7 +116,7 @@ fn begun(file: &Value) -> (Join, wire::BeginResponse, Trust, AgentKey, Credentia
     let mut draws =
         Draws(vec![bytes(&file["agent_key"]["seed"]), bytes(&file["client_nonce"]), bytes(&file["ephemeral_ikm"])]);
     let key = AgentKey::generate(&mut draws);
-    let join = Join::begin(&key, &text(&file["build"]), &mut draws);
+    let join = Join::offering(&[Suite::A], &key, &text(&file["build"]), &mut draws);
     assert_eq!(join.request().hello, bytes(&file["hello"]));
     let token = text(&file["bootstrap_token"]);
     assert_eq!(root_of_token(&token), Some(array(&file["root"]["key_id"])));
@@ -174,6 +175,7 @@ fn expected(file: &Value) -> Expected {
     Expected {
         agent_id: text(&expected["agent_id"]),
         epoch: number(&expected["epoch"]),
+        suite: Suite::A,
         stream_nonce: bytes(&expected["stream_nonce"]),
         want_id: number(&expected["want_id"]),
         namespace: text(&expected["namespace"]),
@@ -187,7 +189,7 @@ fn expected(file: &Value) -> Expected {
 
 fn session_key(file: &Value) -> SessionKey {
     let of = &file["session_key"];
-    let (key, public) = SessionKey::from_seed(number(&of["index"]), &array(&of["private_key"])).unwrap();
+    let (key, public) = SessionKey::from_seed(Suite::A, number(&of["index"]), &array(&of["private_key"])).unwrap();
     assert_eq!(public, bytes(&of["public_key"]));
     key
 }

@@ -6,6 +6,7 @@
 use crate::crypto::envelope::{self, Expected, Facts, Opened, Refusal};
 use crate::crypto::session_keys::SessionKey;
 use crate::crypto::signed::VerifyingKeys;
+use crate::crypto::suite::Suite;
 use crate::domain::reason::Reason;
 use crate::identity::access_token::Identity;
 use crate::wire;
@@ -78,6 +79,16 @@ impl From<wire::Denied> for Denial {
             wire::denied::Reason::NoGrant | wire::denied::Reason::Unspecified => Self::NoGrant(denied.grant),
         }
     }
+}
+
+/// The stream that something arrives on, as headers name it.
+pub struct Via<'a> {
+    /// Ours, for [`Inbox::end`].
+    pub stream: u64,
+    /// Of its Greet.
+    pub nonce: &'a [u8],
+    /// Of its open.
+    pub suite: Suite,
 }
 
 impl Arrival {
@@ -268,8 +279,7 @@ impl Inbox {
     /// Files an answer; gives namespace and name of its binding. `None` for an id that is not wanted (any more).
     pub fn arrived(
         &self,
-        stream: u64,
-        nonce: &[u8],
+        via: &Via<'_>,
         have: wire::Have,
         key: Option<SessionKey>,
         identity: &Identity,
@@ -283,7 +293,8 @@ impl Inbox {
             Box::new(Expected {
                 agent_id: identity.agent_id.clone(),
                 epoch: identity.epoch,
-                stream_nonce: nonce.to_vec(),
+                suite: via.suite,
+                stream_nonce: via.nonce.to_vec(),
                 want_id: have.id,
                 namespace: want.wanted.namespace.clone(),
                 binding: want.wanted.binding.clone(),
@@ -306,7 +317,7 @@ impl Inbox {
         self.in_use.fetch_add(1, Ordering::Relaxed);
         let room = Room { in_use: self.in_use.clone(), freed: self.changed.clone() };
         let arrival = Arrival { wanted_at_ms: want.wanted_at_ms, answer, _room: room };
-        let replaced = table.arrivals.insert(uid, (stream, arrival));
+        let replaced = table.arrivals.insert(uid, (via.stream, arrival));
         drop(table);
         drop(replaced);
         Some(place)
@@ -343,6 +354,7 @@ mod tests {
             organization: "o".into(),
             workspace: "w".into(),
             epoch: 1,
+            suite: Suite::B,
             access_token: zeroize::Zeroizing::new(vec![]),
             lives: std::time::Duration::from_secs(900),
             server_time_ms: 0,
@@ -359,7 +371,7 @@ mod tests {
     }
 
     fn deliver(inbox: &Inbox, stream: u64, have: wire::Have) -> Option<(String, String)> {
-        inbox.arrived(stream, &[], have, None, &identity(), &Arc::default())
+        inbox.arrived(&Via { stream, nonce: &[], suite: Suite::B }, have, None, &identity(), &Arc::default())
     }
 
     fn asked(inbox: &Inbox, stream: u64) -> (Vec<(u64, u64)>, Vec<u64>) {

@@ -5,11 +5,12 @@
 
 use crate::clock;
 use crate::cloud::identity_service::{Begun, IdentityService};
-use crate::cloud::inbox::Inbox;
+use crate::cloud::inbox::{Inbox, Via};
 use crate::cloud::state::{FRESH, LinkState};
 use crate::crypto::envelope::claimed_key;
 use crate::crypto::session_keys::SessionKeys;
 use crate::crypto::signed::{Label, VerifyingKeys, hash};
+use crate::crypto::suite::Suite;
 use crate::domain::moment::Moment;
 use crate::entropy::{rng, spread};
 use crate::identity::access_token::Session;
@@ -107,10 +108,11 @@ pub async fn run(
         listed: Arc::new(session.keyset.payload.clone()),
         renew_at: now + session.renews_in(clock::now(), spread()),
         shared,
+        suite: session.identity.suite,
+        keys: SessionKeys::new(session.identity.suite),
         session,
         frames,
         nonce: vec![],
-        keys: SessionKeys::default(),
         seq: 0,
         asks: VecDeque::new(),
         ask_at: now,
@@ -153,6 +155,8 @@ struct Stream {
     listed: Arc<VerifyingKeys>,
     frames: mpsc::Sender<AgentFrame>,
     nonce: Vec<u8>,
+    /// Of the session that opened it. A renewal may agree on another, which is the next stream's.
+    suite: Suite,
     keys: SessionKeys,
     seq: u64,
     /// Asks that no beat has acknowledged, with the time they were sent.
@@ -215,7 +219,7 @@ impl Stream {
             agent_id: identity.agent_id.clone(),
             epoch: identity.epoch,
             access_token_hash: hash(&identity.access_token).to_vec(),
-            suite: wire::Suite::A as i32,
+            suite: self.suite.on_wire() as i32,
         };
         let open = self.shared.identity.sign(Label::Open, open.encode_to_vec());
         let access_token = identity.access_token.to_vec();
@@ -282,7 +286,8 @@ impl Stream {
             return Ok(());
         }
         let (nonce, identity, listed) = (&self.nonce, &self.session.identity, &self.listed);
-        match self.shared.inbox.arrived(self.number, nonce, have, key, identity, listed) {
+        let via = Via { stream: self.number, nonce, suite: self.suite };
+        match self.shared.inbox.arrived(&via, have, key, identity, listed) {
             Some(place) => drop(self.shared.arrivals.send(place).await),
             None => tracing::debug!("a delivery for a want that is no more was dropped"),
         }

@@ -5,20 +5,14 @@
 
 use crate::crypto::session_keys::SessionKey;
 use crate::crypto::signed::{Label, SignatureError, VerifyingKeys, hash, hash_parts, join_hashes};
+use crate::crypto::suite::Suite;
 use crate::domain::content::StampKey;
 use crate::domain::reason::Reason;
 use crate::domain::secret_value::SecretValue;
 use crate::wire;
-use hpke::aead::{AeadTag, AesGcm256};
-use hpke::inout::InOutBuf;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::X25519HkdfSha256;
-use hpke::{Deserializable, Kem, OpModeR, single_shot_open_inout_detached};
 use prost::Message;
-use zeroize::Zeroizing;
 
 const INFO: &[u8] = b"ennote/sealed/v1";
-const TAG: usize = 16;
 /// PROTOCOL.md, "Bytes".
 pub const MAX_PAYLOAD: usize = 1024 * 1024;
 
@@ -29,6 +23,8 @@ pub struct Expected {
     pub agent_id: String,
     /// Its epoch.
     pub epoch: u64,
+    /// The stream's suite.
+    pub suite: Suite,
     /// The stream's nonce.
     pub stream_nonce: Vec<u8>,
     /// The want's id.
@@ -94,16 +90,15 @@ pub fn open(
     listed.verify(Label::Sealed, &[&signed], &sealed.key_id, &sealed.signature)?;
     let header = decode(&sealed.header)?;
     compare(&header, expected, wire::Kind::Sealed)?;
-    if header.suite != wire::Suite::A as i32 {
-        return Err(Refusal(Reason::WrongRecipient));
-    }
-    if header.key_index != key.index || header.session_key_hash != key.public_hash {
+    let to_this_key = header.key_index == key.index && header.session_key_hash == key.public_hash;
+    if !to_this_key || key.suite != expected.suite {
         return Err(Refusal(Reason::WrongRecipient));
     }
     if wire::SecretType::try_from(header.r#type).unwrap_or_default() == wire::SecretType::Unspecified {
         return Err(Refusal(Reason::BadPayload));
     }
-    let plain = decrypt(&key, &sealed.header, &sealed.enc, std::mem::take(&mut sealed.ciphertext))?;
+    let plain = key.open(&sealed.enc, INFO, &sealed.header, std::mem::take(&mut sealed.ciphertext));
+    let plain = plain.map_err(|_| Refusal(Reason::Undecryptable))?;
     let (stamp, payload) = plain.split_first_chunk::<32>().ok_or(Refusal(Reason::BadPayload))?;
     if payload.len() > MAX_PAYLOAD {
         return Err(Refusal(Reason::BadPayload));
@@ -118,6 +113,9 @@ pub fn open(
 pub fn gone(signed: &wire::Signed, expected: &Expected, listed: &VerifyingKeys) -> Result<Facts, Refusal> {
     let header = decode(listed.body(Label::Gone, signed)?)?;
     compare(&header, expected, wire::Kind::Gone)?;
+    if header.key_index != 0 || !header.session_key_hash.is_empty() {
+        return Err(Refusal(Reason::WrongRecipient));
+    }
     Ok(facts(&header))
 }
 
@@ -149,29 +147,7 @@ fn compare(header: &wire::Header, expected: &Expected, kind: wire::Kind) -> Resu
         (header.workspace == expected.workspace, Reason::WrongSource),
         (header.secret == expected.secret, Reason::WrongSource),
         (header.version > 0 && i64::try_from(header.version).is_ok(), Reason::BadPayload),
+        (header.suite == expected.suite.on_wire() as i32, Reason::WrongRecipient),
     ];
     rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, reason)| Err(Refusal(reason)))
-}
-
-/// Kept out of line so that its frame, which held plaintext blocks, is one that the caller can scrub.
-#[inline(never)]
-fn decrypt(key: &SessionKey, header: &[u8], enc: &[u8], ciphertext: Vec<u8>) -> Result<Zeroizing<Vec<u8>>, Refusal> {
-    let broken = Refusal(Reason::Undecryptable);
-    let mut buffer = Zeroizing::new(ciphertext);
-    let length = buffer.len().checked_sub(TAG).ok_or(broken)?;
-    let tag = AeadTag::<AesGcm256>::from_bytes(&buffer[length..]).map_err(|_| broken)?;
-    buffer.truncate(length);
-    let enc = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(enc).map_err(|_| broken)?;
-    let private = key.private().ok_or(broken)?;
-    single_shot_open_inout_detached::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
-        &OpModeR::Base,
-        &private,
-        &enc,
-        INFO,
-        InOutBuf::from(buffer.as_mut_slice()),
-        header,
-        &tag,
-    )
-    .map_err(|_| broken)?;
-    Ok(buffer)
 }

@@ -5,3 +5,4 @@
 pub mod envelope;
 pub mod session_keys;
 pub mod signed;
+pub mod suite;

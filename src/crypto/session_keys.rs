@@ -4,9 +4,8 @@
 //! plus those being used never exceed [`WINDOW`]: that is the room the agent offers.
 
 use crate::crypto::signed::hash;
+use crate::crypto::suite::{Suite, Unusable};
 use crate::wire;
-use hpke::kem::X25519HkdfSha256;
-use hpke::{Deserializable, Kem, Serializable};
 use rand_core::CryptoRng;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,27 +14,40 @@ use zeroize::Zeroizing;
 /// At most this many keys are unspent (PROTOCOL.md, "SyncService.Sync").
 pub const WINDOW: usize = 32;
 
-/// The private half of one session key. Used once: opening takes it by value.
+/// The private half of one session key. Used once by type: it cannot be copied, and opening takes it by value.
 pub struct SessionKey {
     /// Its number on the stream.
     pub index: u64,
     /// SHA-256 of the public half.
     pub public_hash: [u8; 32],
+    /// The suite of its stream.
+    pub suite: Suite,
     seed: Box<Zeroizing<[u8; 32]>>,
 }
 
 impl SessionKey {
-    /// The key as HPKE takes it; wiped by that crate when dropped.
-    pub(crate) fn private(&self) -> Option<<X25519HkdfSha256 as Kem>::PrivateKey> {
-        <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(self.seed.as_slice()).ok()
+    /// Opens one ciphertext, in its own memory. The key is wiped whatever comes of it.
+    ///
+    /// # Errors
+    /// [`Unusable`].
+    pub(crate) fn open(
+        self,
+        enc: &[u8],
+        info: &[u8],
+        aad: &[u8],
+        ciphertext: Vec<u8>,
+    ) -> Result<Zeroizing<Vec<u8>>, Unusable> {
+        self.suite.open(&self.seed, enc, info, aad, ciphertext)
     }
 
     /// A key from its seed, with the public half.
-    pub fn from_seed(index: u64, seed: &[u8; 32]) -> Option<(Self, Vec<u8>)> {
-        let mut key = Self { index, public_hash: [0; 32], seed: Box::new(Zeroizing::new(*seed)) };
-        let public = X25519HkdfSha256::sk_to_pk(&key.private()?).to_bytes().to_vec();
-        key.public_hash = hash(&public);
-        Some((key, public))
+    ///
+    /// # Errors
+    /// [`Unusable`].
+    pub fn from_seed(suite: Suite, index: u64, seed: &[u8; 32]) -> Result<(Self, Vec<u8>), Unusable> {
+        let public = suite.public_of_seed(seed)?;
+        let key = Self { index, public_hash: hash(&public), suite, seed: Box::new(Zeroizing::new(*seed)) };
+        Ok((key, public))
     }
 }
 
@@ -46,13 +58,19 @@ impl fmt::Debug for SessionKey {
 }
 
 /// The keys offered on one stream and not yet spent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SessionKeys {
+    suite: Suite,
     next: u64,
     unspent: BTreeMap<u64, SessionKey>,
 }
 
 impl SessionKeys {
+    /// Of a new stream: none yet.
+    pub fn new(suite: Suite) -> Self {
+        Self { suite, next: 0, unspent: BTreeMap::new() }
+    }
+
     /// Makes new keys until unspent and `in_use` fill the window; gives the public halves to send.
     pub fn refill(&mut self, in_use: usize, rng: &mut impl CryptoRng) -> Vec<wire::SessionKey> {
         let mut fresh = Vec::new();
@@ -60,7 +78,7 @@ impl SessionKeys {
             let mut seed = Zeroizing::new([0; 32]);
             rng.fill_bytes(seed.as_mut_slice());
             self.next += 1;
-            let Some((key, public_key)) = SessionKey::from_seed(self.next, &seed) else { break };
+            let Ok((key, public_key)) = SessionKey::from_seed(self.suite, self.next, &seed) else { break };
             self.unspent.insert(self.next, key);
             fresh.push(wire::SessionKey { index: self.next, public_key });
         }
@@ -81,7 +99,7 @@ mod tests {
     #[test]
     fn a_key_is_spent_once_and_the_window_never_overflows() {
         let mut rng = UnwrapErr(getrandom::SysRng);
-        let mut keys = SessionKeys::default();
+        let mut keys = SessionKeys::new(Suite::B);
         assert_eq!(keys.refill(0, &mut rng).len(), WINDOW);
         assert_eq!(keys.refill(0, &mut rng).len(), 0);
         assert!(keys.take(5).is_some());
@@ -90,6 +108,7 @@ mod tests {
         let fresh = keys.refill(0, &mut rng);
         assert_eq!(fresh.len(), 1);
         assert_eq!(fresh[0].index, WINDOW as u64 + 1, "numbers are never used again");
-        assert_eq!(fresh[0].public_key.len(), 32);
+        assert_eq!(fresh[0].public_key.len(), 1216);
+        assert_eq!(SessionKeys::new(Suite::A).refill(31, &mut rng)[0].public_key.len(), 32);
     }
 }

@@ -1,5 +1,6 @@
 //! The access token and when it is renewed.
 
+use crate::crypto::suite::Suite;
 use crate::domain::moment::Moment;
 use crate::identity::trust::Keyset;
 use std::fmt;
@@ -17,6 +18,8 @@ pub struct Identity {
     pub workspace: String,
     /// Belongs to the key.
     pub epoch: u64,
+    /// Of the join: that of the session keys of every stream opened with the token.
+    pub suite: Suite,
     /// Opaque.
     pub access_token: Zeroizing<Vec<u8>>,
     /// Life of the token from the moment it was received.
@@ -31,6 +34,7 @@ impl fmt::Debug for Identity {
             .field("agent_id", &self.agent_id)
             .field("organization", &self.organization)
             .field("epoch", &self.epoch)
+            .field("suite", &self.suite)
             .finish_non_exhaustive()
     }
 }
@@ -74,6 +78,7 @@ mod tests {
             organization: "o".into(),
             workspace: "w".into(),
             epoch: 1,
+            suite: Suite::A,
             access_token: Zeroizing::new(b"canary".to_vec()),
             lives: Duration::from_secs(lives),
             server_time_ms: 0,

@@ -3,14 +3,11 @@
 //! The same machine serves the two unary calls of a join and the four frames of a renewal.
 
 use crate::crypto::signed::{Label, SignatureError, hash, hash_parts, join_hashes};
+use crate::crypto::suite::Suite;
 use crate::identity::access_token::Identity;
 use crate::identity::signing_key::AgentKey;
 use crate::identity::trust::{Keyset, Trust, TrustError};
 use crate::wire;
-use hpke::aead::AesGcm256;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::X25519HkdfSha256;
-use hpke::{Deserializable, Kem, OpModeS, Serializable, single_shot_seal_with_rng};
 use prost::Message;
 use rand_core::CryptoRng;
 use std::time::Duration;
@@ -72,22 +69,26 @@ impl Credentials {
 /// A join that has been begun.
 pub struct Join {
     hello: Vec<u8>,
-    offered: Vec<wire::Suite>,
+    offered: Vec<Suite>,
 }
 
 impl Join {
-    /// Makes a hello with a fresh nonce.
+    /// Makes a hello with a fresh nonce, which offers all that we have.
     pub fn begin(key: &AgentKey, build: &str, rng: &mut impl CryptoRng) -> Self {
+        Self::offering(&Suite::OFFERED, key, build, rng)
+    }
+
+    /// Makes a hello that offers these suites, the preferred one first.
+    pub fn offering(offered: &[Suite], key: &AgentKey, build: &str, rng: &mut impl CryptoRng) -> Self {
         let mut client_nonce = vec![0; 32];
         rng.fill_bytes(&mut client_nonce);
-        let offered = vec![wire::Suite::A];
         let hello = wire::Hello {
-            suites: offered.iter().map(|s| *s as i32).collect(),
+            suites: offered.iter().map(|s| s.on_wire() as i32).collect(),
             agent_public_key: key.public(),
             client_nonce,
             build: build.to_owned(),
         };
-        Self { hello: hello.encode_to_vec(), offered }
+        Self { hello: hello.encode_to_vec(), offered: offered.to_vec() }
     }
 
     /// The first message.
@@ -116,14 +117,13 @@ impl Join {
             return Err(JoinError::Mismatch);
         }
         trust.hear(&keyset, challenge.server_time_ms)?;
-        if !self.offered.contains(&challenge.suite()) {
-            return Err(JoinError::Suite);
-        }
+        let suite = Suite::of_wire(challenge.suite).filter(|suite| self.offered.contains(suite));
+        let suite = suite.ok_or(JoinError::Suite)?;
         let seal_key =
-            keyset.seal.iter().find(|k| k.id.as_slice() == challenge.seal_key_id && k.suite == challenge.suite());
+            keyset.seal.iter().find(|k| k.id.as_slice() == challenge.seal_key_id && k.suite == suite.on_wire());
         let seal_key = seal_key.ok_or(JoinError::Suite)?;
         let t = join_hashes(hash(&self.hello), hash(body));
-        let (enc, sealed) = seal(&seal_key.public_key, &t, credentials, rng)?;
+        let (enc, sealed) = seal(suite, &seal_key.public_key, &t, credentials, rng)?;
         let proof = hash_parts(&[&enc, &sealed]);
         let finish = wire::FinishRequest {
             signature: key.sign_parts(Label::Prove, &[&t, &proof]),
@@ -131,17 +131,17 @@ impl Join {
             enc,
             sealed,
         };
-        Ok((Proved { t, keyset }, finish))
+        Ok((Proved { t, suite, keyset }, finish))
     }
 }
 
 fn seal(
+    suite: Suite,
     public_key: &[u8],
     t: &[u8; 64],
     credentials: &Credentials,
     rng: &mut impl CryptoRng,
 ) -> Result<(Vec<u8>, Vec<u8>), JoinError> {
-    let recipient = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(public_key).map_err(|_| JoinError::Suite)?;
     let mut credential = wire::Credential {
         bootstrap_token: credentials.bootstrap_token.as_str().to_owned(),
         sa_token: credentials.sa_token.as_str().to_owned(),
@@ -151,21 +151,13 @@ fn seal(
     let plain = Zeroizing::new(credential.encode_to_vec());
     credential.bootstrap_token.zeroize();
     credential.sa_token.zeroize();
-    let (enc, sealed) = single_shot_seal_with_rng::<AesGcm256, HkdfSha256, X25519HkdfSha256>(
-        &OpModeS::Base,
-        &recipient,
-        INFO,
-        &plain,
-        t,
-        rng,
-    )
-    .map_err(|_| JoinError::Suite)?;
-    Ok((enc.to_bytes().to_vec(), sealed))
+    suite.seal(public_key, INFO, t, &plain, rng).map_err(|_| JoinError::Suite)
 }
 
 /// A join that waits for its last message.
 pub struct Proved {
     t: [u8; 64],
+    suite: Suite,
     keyset: Keyset,
 }
 
@@ -187,6 +179,7 @@ impl Proved {
             organization: joined.organization,
             workspace: joined.workspace,
             epoch: joined.epoch,
+            suite: self.suite,
             access_token: Zeroizing::new(joined.access_token),
             lives: Duration::from_secs(joined.lives_s.into()),
             server_time_ms: joined.server_time_ms,
@@ -206,17 +199,16 @@ mod tests {
     struct Core {
         root: SigningKey,
         join: SigningKey,
-        seal: <X25519HkdfSha256 as Kem>::PrivateKey,
+        seal: [u8; 32],
     }
 
     fn core() -> Core {
-        let seal = <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(&[5; 32]).unwrap();
-        Core { root: SigningKey::from_bytes(&[1; 32]), join: SigningKey::from_bytes(&[2; 32]), seal }
+        Core { root: SigningKey::from_bytes(&[1; 32]), join: SigningKey::from_bytes(&[2; 32]), seal: [5; 32] }
     }
 
     impl Core {
-        fn seal_public(&self) -> Vec<u8> {
-            X25519HkdfSha256::sk_to_pk(&self.seal).to_bytes().to_vec()
+        fn seal_public(&self, suite: Suite) -> Vec<u8> {
+            suite.public_of_seed(&self.seal).unwrap()
         }
 
         fn answer(&self, hello: &[u8], edit: impl FnOnce(&mut wire::Challenge)) -> wire::BeginResponse {
@@ -225,7 +217,7 @@ mod tests {
                 challenge_id: vec![7; 16],
                 server_time_ms: 10_000,
                 suite: wire::Suite::A as i32,
-                seal_key_id: hash(&self.seal_public()).to_vec(),
+                seal_key_id: hash(&self.seal_public(Suite::A)).to_vec(),
             };
             edit(&mut challenge);
             let key = |r#use, suite: wire::Suite, public_key| wire::Key {
@@ -242,7 +234,8 @@ mod tests {
                             wire::Suite::Unspecified,
                             self.join.verifying_key().as_bytes().to_vec(),
                         ),
-                        key(wire::KeyUse::Seal, wire::Suite::A, self.seal_public()),
+                        key(wire::KeyUse::Seal, wire::Suite::A, self.seal_public(Suite::A)),
+                        key(wire::KeyUse::Seal, wire::Suite::B, self.seal_public(Suite::B)),
                     ];
                 })),
                 challenge: Some(sign(&self.join, Label::Challenge, challenge.encode_to_vec())),
@@ -281,7 +274,7 @@ mod tests {
             wire::FinishResponse { joined: Some(sign(signer, Label::Joined, body.encode_to_vec())) }
         };
         let mut again = |answer: &wire::FinishResponse| {
-            Proved { t: proved.t, keyset: proved.keyset.clone() }.finish(answer, &mut trust)
+            Proved { t: proved.t, suite: proved.suite, keyset: proved.keyset.clone() }.finish(answer, &mut trust)
         };
         assert_eq!(again(&joined(vec![0; 64], &core.join)).err(), Some(JoinError::Mismatch));
         assert_eq!(again(&joined(t.clone(), &core.root)).err(), Some(JoinError::Signature(SignatureError::UnknownKey)));

@@ -3,6 +3,7 @@
 //! Guarantees: one answer at a time per want; newest only, so a burst collapses; every payload spends one session key, and
 //! without a key, or with 8 MiB unanswered, none goes out; a denied want stays standing and is not told the same twice.
 
+use crate::suite::Suite;
 use crate::wire;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -72,6 +73,7 @@ pub enum Answer<P> {
 /// The state of a stream's wants and keys.
 pub struct Delivery {
     own_workspace: String,
+    suite: Suite,
     seq: u64,
     wants: HashMap<u64, Standing>,
     retired: HashSet<u64>,
@@ -95,9 +97,10 @@ struct Standing {
 
 impl Delivery {
     /// A stream that has said nothing yet.
-    pub fn new(own_workspace: String) -> Self {
+    pub fn new(own_workspace: String, suite: Suite) -> Self {
         Self {
             own_workspace,
+            suite,
             seq: 0,
             wants: HashMap::new(),
             retired: HashSet::new(),
@@ -143,8 +146,8 @@ impl Delivery {
             if key.index <= self.last_key {
                 return Err(BadAsk::Malformed("indices of session keys count up and are never used again"));
             }
-            if key.public_key.len() != 32 {
-                return Err(BadAsk::Malformed("a session key of suite A has 32 bytes"));
+            if key.public_key.len() != self.suite.public_key_length() {
+                return Err(BadAsk::Malformed("a session key has the length that its stream's suite says"));
             }
             self.last_key = key.index;
             self.keys.insert(key.index, key.public_key);
@@ -307,7 +310,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            Self { delivery: Delivery::new("own".into()), secrets: HashMap::new(), seq: 0, next_key: 0 }
+            Self { delivery: Delivery::new("own".into(), Suite::A), secrets: HashMap::new(), seq: 0, next_key: 0 }
         }
 
         fn put(&mut self, secret: &'static str, version: u64, size: usize) {
@@ -430,6 +433,10 @@ mod tests {
         bench.ask(2, &[]).unwrap();
         bench.next_key = 1;
         assert!(malformed(bench.ask(1, &[])), "a key index used again");
+        let key = wire::SessionKey { index: 1, public_key: vec![0; 1216] };
+        let of_b = wire::Ask { seq: 1, keys: vec![key], ..Default::default() };
+        assert!(malformed(Bench::new().delivery.ask(of_b.clone())), "a key of another suite");
+        assert_eq!(Delivery::new("own".into(), Suite::B).ask(of_b), Ok(()));
         assert!(malformed(Bench::new().ask(0, &[(1, &"x".repeat(1025), 0)])));
         let many: Vec<(u64, &str, u64)> = (1..=501).map(|id| (id, "a", 0)).collect();
         assert!(malformed(Bench::new().ask(0, &many)));

@@ -1,15 +1,10 @@
 //! Sealing (envelope v2): one version of one secret for one delivery, tombstones, and opening of credentials. Pure.
-//!
-//! Suite A alone so far: HPKE base, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM.
 
 use crate::signed::{self, Label, hash};
+use crate::suite::{Suite, Unsealable};
 use crate::wire;
 use ed25519_dalek::SigningKey;
 use hkdf::Hkdf;
-use hpke::aead::AesGcm256;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::X25519HkdfSha256;
-use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable, single_shot_open, single_shot_seal_with_rng};
 use prost::Message;
 use rand_core::CryptoRng;
 use sha2::Sha256;
@@ -21,11 +16,6 @@ const SEALED_INFO: &[u8] = b"ennote/sealed/v1";
 const JOIN_INFO: &[u8] = b"ennote/join/v1";
 const STAMP_SALT: &[u8] = b"ennote/stamp/v1";
 
-/// A public key, encapsulated key or ciphertext that HPKE does not take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a key or ciphertext of suite A")]
-pub struct Unsealable;
-
 /// Everything of a delivery but its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
@@ -33,6 +23,8 @@ pub struct Delivery {
     pub agent_id: String,
     /// Its epoch.
     pub epoch: u64,
+    /// The stream's.
+    pub suite: Suite,
     /// The stream that the session key was offered on.
     pub stream_nonce: [u8; 32],
     /// The want that is answered.
@@ -58,10 +50,11 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    fn header(&self, kind: wire::Kind) -> wire::Header {
+    /// The header without the session key that a sealed one names.
+    pub fn header(&self, kind: wire::Kind) -> wire::Header {
         wire::Header {
             format: 2,
-            suite: wire::Suite::A as i32,
+            suite: self.suite.on_wire() as i32,
             kind: kind as i32,
             agent_id: self.agent_id.clone(),
             epoch: self.epoch,
@@ -85,7 +78,7 @@ impl Delivery {
 /// Seals a payload to one session key and signs the result by a PAYLOAD key.
 ///
 /// # Errors
-/// [`Unsealable`] when the session key is no X25519 public key.
+/// [`Unsealable`] when the session key is no public key of the stream's suite.
 pub fn seal(
     delivery: &Delivery,
     session: &wire::SessionKey,
@@ -103,7 +96,7 @@ pub fn seal(
     let mut plain = Zeroizing::new(Vec::with_capacity(32 + payload.len()));
     plain.extend_from_slice(stamp_key);
     plain.extend_from_slice(payload);
-    let (enc, ciphertext) = hpke_seal(&session.public_key, SEALED_INFO, &header, &plain, rng)?;
+    let (enc, ciphertext) = delivery.suite.seal(&session.public_key, SEALED_INFO, &header, &plain, rng)?;
     Ok(sign_sealed(signer, header, enc, ciphertext))
 }
 
@@ -137,26 +130,18 @@ pub fn derive(master: &[u8; 32], salt: &[u8], info: &[u8]) -> Zeroizing<[u8; 32]
     out
 }
 
-/// The raw public half of a SEAL key.
-///
-/// # Errors
-/// [`Unsealable`].
-pub fn seal_public(private: &[u8; 32]) -> Result<Vec<u8>, Unsealable> {
-    let private = <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(private).map_err(|_| Unsealable)?;
-    Ok(X25519HkdfSha256::sk_to_pk(&private).to_bytes().to_vec())
-}
-
 /// Seals an encoded `Credential` to a SEAL key, as an agent does. Here for vectors and tests.
 ///
 /// # Errors
 /// [`Unsealable`].
 pub fn seal_credential(
+    suite: Suite,
     public: &[u8],
     t: &[u8; 64],
     credential: &[u8],
     rng: &mut impl CryptoRng,
 ) -> Result<(Vec<u8>, Vec<u8>), Unsealable> {
-    hpke_seal(public, JOIN_INFO, t, credential, rng)
+    suite.seal(public, JOIN_INFO, t, credential, rng)
 }
 
 /// Opens what [`seal_credential`] made.
@@ -164,47 +149,21 @@ pub fn seal_credential(
 /// # Errors
 /// [`Unsealable`].
 pub fn open_credential(
+    suite: Suite,
     private: &[u8; 32],
     t: &[u8; 64],
     enc: &[u8],
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
-    hpke_open(private, JOIN_INFO, t, enc, sealed)
+    suite.open(private, JOIN_INFO, t, enc, sealed)
 }
 
 /// Opens a delivery with the private half of its session key, as an agent does. Here for vectors and tests.
 ///
 /// # Errors
 /// [`Unsealable`].
-pub fn open_sealed(private: &[u8; 32], sealed: &wire::Sealed) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
-    hpke_open(private, SEALED_INFO, &sealed.header, &sealed.enc, &sealed.ciphertext)
-}
-
-fn hpke_seal(
-    public: &[u8],
-    info: &[u8],
-    aad: &[u8],
-    plain: &[u8],
-    rng: &mut impl CryptoRng,
-) -> Result<(Vec<u8>, Vec<u8>), Unsealable> {
-    let public = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(public).map_err(|_| Unsealable)?;
-    single_shot_seal_with_rng::<AesGcm256, HkdfSha256, X25519HkdfSha256>(&OpModeS::Base, &public, info, plain, aad, rng)
-        .map(|(enc, sealed)| (enc.to_bytes().to_vec(), sealed))
-        .map_err(|_| Unsealable)
-}
-
-fn hpke_open(
-    private: &[u8; 32],
-    info: &[u8],
-    aad: &[u8],
-    enc: &[u8],
-    sealed: &[u8],
-) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
-    let private = <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(private).map_err(|_| Unsealable)?;
-    let enc = <X25519HkdfSha256 as Kem>::EncappedKey::from_bytes(enc).map_err(|_| Unsealable)?;
-    single_shot_open::<AesGcm256, HkdfSha256, X25519HkdfSha256>(&OpModeR::Base, &private, &enc, info, sealed, aad)
-        .map(Zeroizing::new)
-        .map_err(|_| Unsealable)
+pub fn open_sealed(suite: Suite, private: &[u8; 32], sealed: &wire::Sealed) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
+    suite.open(private, SEALED_INFO, &sealed.header, &sealed.enc, &sealed.ciphertext)
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@
 //! agents ─> cloud ┘     └────> signed, envelope, v1, payload, names   (pure)
 //! ```
 //!
-//! `core` alone holds keys and uses the store; `cloud` alone uses tonic; `delivery`, `envelope`, `signed`, `v1`, `payload`,
-//! `names` have no clock, socket or file.
+//! `core` alone holds keys and uses the store; `cloud` alone uses tonic; `delivery`, `envelope`, `suite`, `signed`, `v1`,
+//! `payload`, `names` have no clock, socket or file.
 //!
 //! `cloud` serves two protocols beside each other: ours for agents, and the published `cli.v1` with its wire format `v1`. No
 //! token, key or blob of one is accepted by the other.
@@ -26,6 +26,7 @@ pub mod payload;
 pub mod settings;
 pub mod signed;
 pub mod store;
+pub mod suite;
 pub mod tls;
 pub mod v1;
 pub mod wire;

@@ -7,6 +7,7 @@ mod client;
 use client::{Agent, Cloud, PATIENCE, Said, payload, reason, want};
 use ennote_devcloud::settings::Lifetimes;
 use ennote_devcloud::signed::{self, Label};
+use ennote_devcloud::suite::Suite;
 use ennote_devcloud::wire::{self, agent_frame, cloud_frame};
 use prost::Message;
 use rustls::pki_types::ServerName;
@@ -70,13 +71,47 @@ async fn a_challenge_is_used_once_in_time_and_by_the_key_it_was_made_for() {
     let finish = agent.answer(&hello, &answer, &token);
     agent.finish(finish.clone()).await.unwrap();
     assert_eq!(reason(&agent.finish(finish).await.unwrap_err()), "CHALLENGE", "replayed");
-    assert_eq!(reason(&agent.begin(&agent.hello(&[wire::Suite::B])).await.err().unwrap()), "SUITE");
+    assert_eq!(reason(&agent.begin(&agent.hello(&[])).await.err().unwrap()), "SUITE");
     let short = wire::BeginRequest { hello: wire::Hello { suites: vec![1], ..Default::default() }.encode_to_vec() };
     assert_eq!(reason(&agent.begin(&short).await.err().unwrap()), "MALFORMED");
 
     let cloud = cloud.restart(lives(|l| l.challenge_life = Duration::ZERO)).await;
     agent.channel = cloud.channel().await;
     assert_eq!(reason(&agent.join(&token).await.unwrap_err()), "CHALLENGE", "late");
+}
+
+#[tokio::test]
+async fn the_first_suite_that_both_have_is_taken_and_everything_is_sealed_by_it() {
+    use wire::Suite::{A, B};
+    for (has, offered, chosen) in [
+        (&[Suite::B, Suite::A][..], &[B, A][..], Some(Suite::B)),
+        (&[Suite::B, Suite::A], &[A, B], Some(Suite::A)),
+        (&[Suite::B, Suite::A], &[wire::Suite::Unspecified, A], Some(Suite::A)),
+        (&[Suite::A], &[B, A], Some(Suite::A)),
+        (&[Suite::A], &[B], None),
+    ] {
+        let cloud = Cloud::start_with(Lifetimes::default(), has).await;
+        let token = cloud.token("shop-agent", &["shop"]).await;
+        let mut agent = Agent::new(cloud.channel().await);
+        let hello = agent.hello(offered);
+        let answer = match (agent.begin(&hello).await, chosen) {
+            (Ok(answer), Some(_)) => answer,
+            (Err(status), None) if reason(&status) == "SUITE" => continue,
+            (answer, _) => panic!("of what was offered: {:?}", answer.err()),
+        };
+        let finish = agent.answer(&hello, &answer, &token);
+        agent.finish(finish).await.unwrap();
+        assert_eq!(Some(agent.suite), chosen);
+        let mut stream = agent.stream().await;
+        stream.ask(1, &[want(1, "db", 0)], &[]).await;
+        cloud.put("db", "1").await;
+        stream.beat().await;
+        while stream.have().await != payload(1, 1, "1") {}
+        // A key of the other suite is none.
+        stream.suite = if stream.suite == Suite::A { Suite::B } else { Suite::A };
+        stream.ask(1, &[], &[]).await;
+        assert_eq!(stream.end().await, "MALFORMED");
+    }
 }
 
 #[tokio::test]
@@ -109,7 +144,7 @@ async fn a_stream_is_opened_only_by_the_key_for_its_own_nonce_with_a_live_token(
         (|o| o.agent_id = "agt_other".into(), "EPOCH_UNKNOWN"),
         (|o| o.epoch = 2, "EPOCH_UNKNOWN"),
         (|o| o.epoch = 0, "SUPERSEDED"),
-        (|o| o.suite = wire::Suite::B as i32, "SUITE"),
+        (|o| o.suite = wire::Suite::A as i32, "SUITE"),
     ];
     for (edit, expected) in edits {
         let mut stream = agent.greeted().await;

@@ -6,6 +6,7 @@ use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use ennote_devcloud::envelope::{self, Delivery};
 use ennote_devcloud::signed::{self, Label, hash};
+use ennote_devcloud::suite::Suite;
 use ennote_devcloud::wire;
 use prost::Message;
 use rand_core::{TryCryptoRng, TryRng};
@@ -118,7 +119,7 @@ fn the_join_is_opened_and_answered_as_it_was() {
     let body = signed::body(join_key.verifying_key().as_bytes(), Label::Challenge, &challenge).unwrap();
     let asked = wire::Challenge::decode(body).unwrap();
     let seal_key = &join["seal_key"];
-    let seal_public = envelope::seal_public(&array(&seal_key["private_key"])).unwrap();
+    let seal_public = Suite::A.public(&array(&seal_key["private_key"])).unwrap();
     assert_eq!(seal_public, bytes(&seal_key["public_key"]));
     assert_eq!(asked.hello_hash, hash(&[&hello]));
     assert_eq!(asked.seal_key_id, hash(&[&seal_public]));
@@ -126,16 +127,17 @@ fn the_join_is_opened_and_answered_as_it_was() {
     assert_eq!(t.as_slice(), [hash(&[&hello]), hash(&[body])].concat());
     let finish = &join["finish"];
     let (enc, sealed) = (bytes(&finish["enc"]), bytes(&finish["sealed"]));
-    let credential = envelope::open_credential(&array(&seal_key["private_key"]), &t, &enc, &sealed).unwrap();
+    let credential = envelope::open_credential(Suite::A, &array(&seal_key["private_key"]), &t, &enc, &sealed).unwrap();
     assert_eq!(credential.as_slice(), bytes(&join["credential"]));
     let shown = wire::Credential::decode(credential.as_slice()).unwrap();
     assert_eq!(shown.bootstrap_token, text(&join["bootstrap_token"]));
-    let again = envelope::seal_credential(&seal_public, &t, &credential, &mut Ikm(bytes(&join["ephemeral_ikm"])));
+    let again =
+        envelope::seal_credential(Suite::A, &seal_public, &t, &credential, &mut Ikm(bytes(&join["ephemeral_ikm"])));
     assert!(again.unwrap() == (enc.clone(), sealed.clone()));
     let parts: [&[u8]; 2] = [&t, &hash(&[&enc, &sealed])];
     signed::verify(agent.verifying_key().as_bytes(), Label::Prove, &parts, &bytes(&finish["signature"])).unwrap();
     assert!(
-        envelope::open_credential(&array(&seal_key["private_key"]), &[0; 64], &enc, &sealed).is_err(),
+        envelope::open_credential(Suite::A, &array(&seal_key["private_key"]), &[0; 64], &enc, &sealed).is_err(),
         "bound to t"
     );
     let joined = envelope_of(&join["joined"]);
@@ -151,6 +153,7 @@ fn delivery(file: &Value) -> Delivery {
     Delivery {
         agent_id: text(&expected["agent_id"]),
         epoch: expected["epoch"].as_u64().unwrap(),
+        suite: Suite::A,
         stream_nonce: array(&expected["stream_nonce"]),
         want_id: expected["want_id"].as_u64().unwrap(),
         namespace: text(&expected["namespace"]),
@@ -173,7 +176,7 @@ fn a_delivery_and_a_tombstone_come_out_byte_for_byte() {
     let stamp_key = envelope::stamp_key(&master, &delivery.organization, &delivery.workspace, &delivery.secret);
     assert_eq!(stamp_key.as_slice(), bytes(&file["stamp_key"]));
     let private = array(&file["session_key"]["private_key"]);
-    let public_key = envelope::seal_public(&private).unwrap();
+    let public_key = Suite::A.public(&private).unwrap();
     assert_eq!(public_key, bytes(&file["session_key"]["public_key"]));
     let session = wire::SessionKey { index: file["session_key"]["index"].as_u64().unwrap(), public_key };
     let signer = key(&file["payload_key"]);
@@ -181,7 +184,7 @@ fn a_delivery_and_a_tombstone_come_out_byte_for_byte() {
     let ikm = &mut Ikm(bytes(&file["ephemeral_ikm"]));
     let sealed = envelope::seal(&delivery, &session, &stamp_key, payload.as_bytes(), &signer, ikm).unwrap();
     assert!(sealed == sealed_of(&file["sealed"]));
-    let plain = envelope::open_sealed(&private, &sealed).unwrap();
+    let plain = envelope::open_sealed(Suite::A, &private, &sealed).unwrap();
     assert_eq!(plain.as_slice(), [stamp_key.as_slice(), payload.as_bytes()].concat());
     let version = file["gone"]["version"].as_u64().unwrap();
     let gone = envelope::gone(&Delivery { version, ..delivery }, &signer);

@@ -10,6 +10,7 @@ use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use ennote_devcloud::envelope::{self, Delivery};
 use ennote_devcloud::signed::{self, Label, hash};
+use ennote_devcloud::suite::Suite;
 use ennote_devcloud::wire;
 use prost::Message;
 use rand_core::{TryCryptoRng, TryRng};
@@ -106,7 +107,7 @@ fn keyset() -> wire::Signed {
         keys: vec![
             key(wire::KeyUse::Join, wire::Suite::Unspecified, join_key().verifying_key().as_bytes()),
             key(wire::KeyUse::Payload, wire::Suite::Unspecified, payload_key().verifying_key().as_bytes()),
-            key(wire::KeyUse::Seal, wire::Suite::A, &envelope::seal_public(&SEAL_KEY).unwrap()),
+            key(wire::KeyUse::Seal, wire::Suite::A, &Suite::A.public(&SEAL_KEY).unwrap()),
         ],
     };
     signed::sign(&root(), Label::Keyset, body.encode_to_vec())
@@ -123,7 +124,7 @@ fn join() -> Value {
         build: build.into(),
     }
     .encode_to_vec();
-    let seal_public = envelope::seal_public(&SEAL_KEY).unwrap();
+    let seal_public = Suite::A.public(&SEAL_KEY).unwrap();
     let challenge = wire::Challenge {
         hello_hash: hash(&[&hello]).to_vec(),
         challenge_id: challenge_id.to_vec(),
@@ -135,7 +136,7 @@ fn join() -> Value {
     let t: [u8; 64] = [hash(&[&hello]), hash(&[&challenge.body])].concat().try_into().unwrap();
     let token = format!("ennt1.vectors.c2VjcmV0.{}", data_encoding::BASE64URL_NOPAD.encode(&signed::key_id(&root())));
     let credential = wire::Credential { bootstrap_token: token.clone(), ..Default::default() }.encode_to_vec();
-    let (enc, sealed) = envelope::seal_credential(&seal_public, &t, &credential, &mut Fixed(0x21)).unwrap();
+    let (enc, sealed) = envelope::seal_credential(Suite::A, &seal_public, &t, &credential, &mut Fixed(0x21)).unwrap();
     let proof = signed::sign_parts(&agent_key(), Label::Prove, &[&t, &hash(&[&enc, &sealed])]);
     let joined = wire::Joined {
         t: t.to_vec(),
@@ -177,6 +178,7 @@ fn delivery() -> Delivery {
     Delivery {
         agent_id: "agt_vectors".into(),
         epoch: 3,
+        suite: Suite::A,
         stream_nonce: [0x13; 32],
         want_id: 42,
         namespace: "shop".into(),
@@ -192,7 +194,7 @@ fn delivery() -> Delivery {
 }
 
 fn session(index: u64, seed: u8) -> wire::SessionKey {
-    wire::SessionKey { index, public_key: envelope::seal_public(&[seed; 32]).unwrap() }
+    wire::SessionKey { index, public_key: Suite::A.public(&[seed; 32]).unwrap() }
 }
 
 fn sealed_json(sealed: &wire::Sealed) -> Value {

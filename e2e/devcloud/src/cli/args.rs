@@ -87,6 +87,9 @@ pub struct Serve {
     /// Speak plaintext HTTP/2. On loopback addresses only
     #[arg(long, env = "ENNOTE_DEVCLOUD_PLAINTEXT")]
     pub plaintext: bool,
+    /// HPKE suites that this cloud has: b (X-Wing, post-quantum) and a (X25519). Of an agent's, the first that is here counts
+    #[arg(long, env = "ENNOTE_DEVCLOUD_SUITES", default_value = "b,a", value_delimiter = ',', value_name = "SUITE")]
+    pub suites: Vec<crate::suite::Suite>,
     /// Log filter, as in `info` or `ennote_devcloud=debug,info`
     #[arg(long, env = "ENNOTE_DEVCLOUD_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,

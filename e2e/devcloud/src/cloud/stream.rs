@@ -11,6 +11,7 @@ use crate::envelope;
 use crate::names::quoted;
 use crate::signed::{self, Label};
 use crate::store::{Agent, Version};
+use crate::suite::Suite;
 use crate::wire::{self, agent_frame, cloud_frame};
 use crate::{clock, entropy};
 use prost::Message;
@@ -89,17 +90,20 @@ async fn open(core: &Arc<Core>, inbound: &mut Streaming<wire::AgentFrame>, outbo
     };
     // Heard from before the agent is read, so that no change falls between.
     let news = core.hub.listen();
-    let (agent, token_ms) = core.open_stream(&nonce, &opening, clock::now_ms())?;
+    let now_ms = clock::now_ms();
+    let (agent, token) = core.open_stream(&nonce, &opening, now_ms)?;
     let registration = core.hub.register(&agent.id, agent.epoch);
-    tracing::info!(agent = agent.name, epoch = agent.epoch, build = agent.build, "stream opened");
+    let (suite, build) = (token.suite, &agent.build);
+    tracing::info!(agent = agent.name, epoch = agent.epoch, ?suite, build, "stream opened");
     let lives = &core.lives;
-    let token = Duration::from_millis(token_ms.unsigned_abs());
+    let token = Duration::from_millis(token.expires_at_ms.saturating_sub(now_ms).unsigned_abs());
     let now = Instant::now();
     let timers = Timers::start(now, lives.beat_interval, lives.silence, lives.stream_life, entropy::fraction(), token);
-    let delivery = Delivery::new(agent.workspace.clone());
+    let delivery = Delivery::new(agent.workspace.clone(), suite);
     Ok(Stream {
         core: core.clone(),
         nonce,
+        suite,
         agent,
         registration,
         news,
@@ -115,6 +119,7 @@ async fn open(core: &Arc<Core>, inbound: &mut Streaming<wire::AgentFrame>, outbo
 struct Stream {
     core: Arc<Core>,
     nonce: [u8; 32],
+    suite: Suite,
     agent: Agent,
     registration: Registration,
     news: broadcast::Receiver<News>,
@@ -337,7 +342,8 @@ impl Stream {
                 (
                     wanted.id,
                     wire::have::Answer::Sealed(
-                        sealed.map_err(|_| Refusal::Malformed("a session key is no X25519 key"))?,
+                        sealed
+                            .map_err(|_| Refusal::Malformed("a session key is no public key of the stream's suite"))?,
                     ),
                 )
             }
@@ -353,6 +359,7 @@ impl Stream {
         Ok(envelope::Delivery {
             agent_id: self.agent.id.clone(),
             epoch: self.agent.epoch,
+            suite: self.suite,
             stream_nonce: self.nonce,
             want_id: wanted.id,
             namespace: wanted.namespace.clone(),

@@ -3,6 +3,7 @@
 use super::{Core, Refusal};
 use crate::envelope;
 use crate::signed::{self, Label, hash};
+use crate::suite::Suite;
 use crate::{clock, entropy, wire};
 use prost::Message;
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ pub struct Begun {
     challenge_id: [u8; 16],
     agent_key: [u8; 32],
     build: String,
+    suite: Suite,
     t: [u8; 64],
     expires_at_ms: i64,
 }
@@ -28,6 +30,8 @@ pub struct Proven {
     pub agent_key: [u8; 32],
     /// What it calls itself.
     pub build: String,
+    /// What the challenge chose.
+    pub suite: Suite,
     /// H(hello) || H(challenge body).
     pub t: [u8; 64],
     /// The bootstrap token's text; empty: none.
@@ -82,24 +86,26 @@ impl Core {
         if hello.build.len() > MAX_BUILD {
             return Err(Refusal::Malformed("build has more than 200 bytes"));
         }
-        if !hello.suites.contains(&(wire::Suite::A as i32)) {
-            return Err(Refusal::Suite);
-        }
         let keys = self.keys();
+        // The first of the agent's that we have too. The challenge is signed over the whole offer, so nobody between lowers it.
+        let ours = |number: &i32| self.suites.iter().copied().find(|suite| suite.on_wire() as i32 == *number);
+        let chosen = hello.suites.iter().filter_map(ours).find_map(|suite| keys.seal(suite));
+        let chosen = chosen.ok_or(Refusal::Suite)?;
         let challenge_id: [u8; 16] = entropy::bytes();
         let hello_hash = hash(&[&request.hello]);
         let challenge = wire::Challenge {
             hello_hash: hello_hash.to_vec(),
             challenge_id: challenge_id.to_vec(),
             server_time_ms: now_ms,
-            suite: wire::Suite::A as i32,
-            seal_key_id: keys.seal_id.to_vec(),
+            suite: chosen.suite.on_wire() as i32,
+            seal_key_id: chosen.id.to_vec(),
         };
         let challenge = signed::sign(&keys.join, Label::Challenge, challenge.encode_to_vec());
         let begun = Begun {
             challenge_id,
             agent_key,
             build: hello.build,
+            suite: chosen.suite,
             t: transcript(&hello_hash, &challenge.body),
             expires_at_ms: now_ms.saturating_add(clock::millis(self.lives.challenge_life)),
         };
@@ -122,13 +128,15 @@ impl Core {
         let sealed = hash(&[&finish.enc, &finish.sealed]);
         signed::verify(&begun.agent_key, Label::Prove, &[&begun.t, &sealed], &finish.signature)
             .map_err(|_| Refusal::Challenge)?;
-        let plain = envelope::open_credential(&self.keys().seal, &begun.t, &finish.enc, &finish.sealed);
+        let keys = self.keys();
+        let private = &keys.seal(begun.suite).ok_or(Refusal::Challenge)?.private;
+        let plain = envelope::open_credential(begun.suite, private, &begun.t, &finish.enc, &finish.sealed);
         let plain = plain.map_err(|_| Refusal::Malformed("the credential does not open"))?;
         let mut credential = wire::Credential::decode(plain.as_slice())
             .map_err(|_| Refusal::Malformed("the credential does not decode"))?;
         credential.sa_token.zeroize();
         let bootstrap_token = Zeroizing::new(std::mem::take(&mut credential.bootstrap_token));
-        Ok(Proven { agent_key: begun.agent_key, build: begun.build, t: begun.t, bootstrap_token })
+        Ok(Proven { agent_key: begun.agent_key, build: begun.build, suite: begun.suite, t: begun.t, bootstrap_token })
     }
 }
 

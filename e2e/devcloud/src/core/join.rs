@@ -3,6 +3,7 @@
 use super::{Core, News, Proven, Refusal, tokens};
 use crate::signed::{self, Label, hash};
 use crate::store::{AccessToken, Agent, Spent, Table, Token, Tx};
+use crate::suite::Suite;
 use crate::{clock, entropy, wire};
 use data_encoding::BASE32_NOPAD;
 use prost::Message;
@@ -45,13 +46,14 @@ impl Core {
         let access = Zeroizing::new(entropy::bytes::<32>());
         let (lives, t) = (self.joining(), proven.t);
         let access_hash = hash(&[access.as_slice()]);
+        let suite = proven.suite;
         let agent = self
             .store
             .write(move |tx| {
                 let token: Option<Token> = tx.get(Table::Tokens, &[&token_id])?;
                 let token = token.filter(|token| token.text_hash == text_hash).ok_or(Refusal::IdentityUnknown)?;
                 let mut agent = redeem(tx, token, &proven, lives)?;
-                grant_access(&mut agent, access_hash, tx.now_ms(), lives);
+                grant_access(&mut agent, access_hash, suite, tx.now_ms(), lives);
                 tx.put(Table::Agents, &[&agent.id], &agent)?;
                 tx.announce(News::Agent { agent_id: agent.id.clone() });
                 Ok::<_, Refusal>(agent)
@@ -69,6 +71,7 @@ impl Core {
         let access = Zeroizing::new(entropy::bytes::<32>());
         let (lives, t, agent_id) = (self.joining(), proven.t, agent_id.to_owned());
         let access_hash = hash(&[access.as_slice()]);
+        let suite = proven.suite;
         let agent = self
             .store
             .write(move |tx| {
@@ -79,7 +82,7 @@ impl Core {
                     return Err(Refusal::Challenge);
                 }
                 agent.build = proven.build;
-                grant_access(&mut agent, access_hash, tx.now_ms(), lives);
+                grant_access(&mut agent, access_hash, suite, tx.now_ms(), lives);
                 tx.put(Table::Agents, &[&agent.id], &agent)?;
                 Ok::<_, Refusal>(agent)
             })
@@ -88,11 +91,16 @@ impl Core {
         Ok(self.joined(&agent, t, &access))
     }
 
-    /// Checks an open frame against its stream's nonce. Gives the agent, and how long its token still lives.
+    /// Checks an open frame against its stream's nonce. Gives the agent, and its token.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn open_stream(&self, nonce: &[u8; 32], frame: &wire::OpenFrame, now_ms: i64) -> Result<(Agent, i64), Refusal> {
+    pub fn open_stream(
+        &self,
+        nonce: &[u8; 32],
+        frame: &wire::OpenFrame,
+        now_ms: i64,
+    ) -> Result<(Agent, AccessToken), Refusal> {
         let signed = frame.open.as_ref().ok_or(Refusal::Malformed("the open frame holds no open"))?;
         // Read before it is verified only to learn whose key has to verify it.
         let open =
@@ -104,12 +112,13 @@ impl Core {
         if open.stream_nonce != nonce || open.access_token_hash != token_hash {
             return Err(Refusal::Unproven);
         }
-        if open.suite != wire::Suite::A as i32 {
+        let token = agent.tokens.iter().find(|token| token.hash == token_hash && token.expires_at_ms > now_ms);
+        let token = token.cloned().ok_or(Refusal::TokenExpired)?;
+        // The suite of the join, which its challenge made final.
+        if open.suite != token.suite.on_wire() as i32 {
             return Err(Refusal::Suite);
         }
-        let token = agent.tokens.iter().find(|token| token.hash == token_hash && token.expires_at_ms > now_ms);
-        let left = token.map(|token| token.expires_at_ms - now_ms).ok_or(Refusal::TokenExpired)?;
-        Ok((agent, left))
+        Ok((agent, token))
     }
 
     /// An agent as it is now.
@@ -218,9 +227,9 @@ fn redeem(tx: &mut Tx<'_, '_, News>, mut token: Token, proven: &Proven, lives: J
     Ok(agent)
 }
 
-fn grant_access(agent: &mut Agent, hash: [u8; 32], now_ms: i64, lives: Joining) {
+fn grant_access(agent: &mut Agent, hash: [u8; 32], suite: Suite, now_ms: i64, lives: Joining) {
     agent.tokens.retain(|token| token.expires_at_ms > now_ms);
     let surplus = (agent.tokens.len() + 1).saturating_sub(MAX_TOKENS);
     agent.tokens.drain(..surplus);
-    agent.tokens.push(AccessToken { hash, expires_at_ms: now_ms.saturating_add(lives.access_token_ms) });
+    agent.tokens.push(AccessToken { hash, suite, expires_at_ms: now_ms.saturating_add(lives.access_token_ms) });
 }

@@ -20,7 +20,7 @@ pub use challenges::{Begun, Proven};
 pub use hub::{Hub, News, Registration, Role};
 pub use interop::{Given, InteropError, Taken, Upload};
 pub use join::Joining;
-pub use keyset::Keys;
+pub use keyset::{Keys, SealKey};
 pub use open::{AlreadyInitialised, Core, InitOptions, OpenError};
 pub use pats::{BadPat, MAX_PAT_LIFE, NewPat, PatEntry, PatRequest, Principal};
 pub use refusal::Refusal;

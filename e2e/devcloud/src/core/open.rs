@@ -6,6 +6,7 @@ use super::{AdminError, challenges::Challenges};
 use crate::names::{BadName, quoted};
 use crate::settings::Lifetimes;
 use crate::store::{Installation, KeysetRow, RowKeys, Store, StoreError, Table, Workspace};
+use crate::suite::Suite;
 use crate::tls::CertificateAuthority;
 use crate::{clock, entropy, names};
 use data_encoding::HEXLOWER;
@@ -77,6 +78,8 @@ pub struct Core {
     pub hub: Arc<Hub>,
     /// How long things live.
     pub lives: Lifetimes,
+    /// What joins may choose.
+    pub suites: Vec<Suite>,
     pub(super) challenges: Challenges,
     pub(super) master: Zeroizing<[u8; 32]>,
     installation: Installation,
@@ -139,6 +142,14 @@ impl Core {
     /// # Errors
     /// [`OpenError`]; `Store(InUse)` while another process has it.
     pub async fn open(directory: &Path, lives: Lifetimes) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(directory, lives, Suite::ALL.to_vec()).await
+    }
+
+    /// As [`Core::open`], for joins that choose from these suites only.
+    ///
+    /// # Errors
+    /// As [`Core::open`].
+    pub async fn open_with(directory: &Path, lives: Lifetimes, suites: Vec<Suite>) -> Result<Arc<Self>, OpenError> {
         let path = directory.join(DATABASE);
         if !path.exists() {
             return Err(OpenError::Missing(directory.to_owned()));
@@ -166,6 +177,7 @@ impl Core {
             store,
             hub,
             lives,
+            suites,
             challenges: Challenges::default(),
             master,
             installation,

@@ -80,9 +80,11 @@ impl Refusal {
                 "CHALLENGE",
                 "the challenge is unknown, used, late, or not answered by the key it was made for; begin again",
             ),
-            Self::Suite => {
-                (Code::FailedPrecondition, "SUITE", "this cloud speaks suite A, which was not offered or not kept to")
-            }
+            Self::Suite => (
+                Code::FailedPrecondition,
+                "SUITE",
+                "no suite of this cloud was offered, or not the one of the join was kept to",
+            ),
             Self::Sequence => {
                 (Code::FailedPrecondition, "SEQUENCE", "the asks of a stream count 1, 2, 3 ...; open another stream")
             }

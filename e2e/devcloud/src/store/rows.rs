@@ -1,5 +1,6 @@
 //! What the rows hold, as JSON before sealing. Fields are only added.
 
+use crate::suite::Suite;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -34,8 +35,11 @@ pub struct KeysetRow {
     pub join_seed: [u8; 32],
     /// Ed25519: sealed, gone.
     pub payload_seed: [u8; 32],
-    /// X25519: receives credentials.
+    /// Suite A: receives credentials.
     pub seal_key: [u8; 32],
+    /// Suite B, as a seed. None in a row from before there was one: the next version of the keyset gets it.
+    #[serde(default)]
+    pub seal_key_b: Option<[u8; 32]>,
 }
 
 /// The ML-KEM key of the `cli.v1` door. It opens nothing else, and no other key opens what is sealed to it.
@@ -185,6 +189,9 @@ pub struct Agent {
 pub struct AccessToken {
     /// SHA-256.
     pub hash: [u8; 32],
+    /// Of the join that gave it, and of the streams that it opens.
+    #[serde(default)]
+    pub suite: Suite,
     /// Unix milliseconds.
     pub expires_at_ms: i64,
 }

@@ -8,6 +8,7 @@ use ennote_devcloud::core::{Core, InitOptions, TokenRequest};
 use ennote_devcloud::envelope;
 use ennote_devcloud::settings::Lifetimes;
 use ennote_devcloud::signed::{self, Label, hash};
+use ennote_devcloud::suite::Suite;
 use ennote_devcloud::wire::{self, agent_frame, cloud_frame};
 use hyper_util::rt::TokioIo;
 use prost::Message;
@@ -47,15 +48,20 @@ pub struct Cloud {
 
 impl Cloud {
     pub async fn start(lives: Lifetimes) -> Self {
+        Self::start_with(lives, &Suite::ALL).await
+    }
+
+    /// A cloud that has these suites only.
+    pub async fn start_with(lives: Lifetimes, suites: &[Suite]) -> Self {
         // Closed to others under any umask.
         let directory = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap();
         let options = InitOptions { organization: "acme".into(), workspace: "prod".into(), tls_names: vec![] };
         Core::init(directory.path(), &options).await.unwrap();
-        Self::serve(directory, lives).await
+        Self::serve(directory, lives, suites).await
     }
 
-    async fn serve(directory: tempfile::TempDir, lives: Lifetimes) -> Self {
-        let core = Core::open(directory.path(), lives).await.unwrap();
+    async fn serve(directory: tempfile::TempDir, lives: Lifetimes, suites: &[Suite]) -> Self {
+        let core = Core::open_with(directory.path(), lives, suites.to_vec()).await.unwrap();
         let server = Server::start(core.clone(), ([127, 0, 0, 1], 0).into(), Transport::Tls).await.unwrap();
         Self { directory, core, server }
     }
@@ -72,7 +78,7 @@ impl Cloud {
         };
         timeout(PATIENCE, freed).await.unwrap();
         drop(core);
-        Self::serve(directory, lives).await
+        Self::serve(directory, lives, &Suite::ALL).await
     }
 
     pub async fn token(&self, agent: &str, namespaces: &[&str]) -> String {
@@ -129,13 +135,15 @@ pub fn tls(directory: &Path, versions: &[&'static rustls::SupportedProtocolVersi
 pub struct Agent {
     pub channel: Channel,
     pub key: SigningKey,
+    /// Of the last challenge.
+    pub suite: Suite,
     pub keyset: Option<wire::Keyset>,
     pub joined: Option<wire::Joined>,
 }
 
 impl Agent {
     pub fn new(channel: Channel) -> Self {
-        Self { channel, key: SigningKey::from_bytes(&random()), keyset: None, joined: None }
+        Self { channel, key: SigningKey::from_bytes(&random()), suite: Suite::A, keyset: None, joined: None }
     }
 
     pub fn hello(&self, suites: &[wire::Suite]) -> wire::BeginRequest {
@@ -168,15 +176,19 @@ impl Agent {
         let body = signed::body(&self.listed(wire::KeyUse::Join), Label::Challenge, challenge).unwrap();
         let asked = wire::Challenge::decode(body).unwrap();
         assert_eq!(asked.hello_hash, hash(&[&request.hello]));
-        assert_eq!(asked.suite, wire::Suite::A as i32);
-        let seal = self.listed(wire::KeyUse::Seal);
+        self.suite = Suite::ALL.into_iter().find(|suite| suite.on_wire() == asked.suite()).unwrap();
+        let hello = wire::Hello::decode(request.hello.as_slice()).unwrap();
+        assert!(hello.suites.contains(&asked.suite));
+        let keys = &self.keyset.as_ref().unwrap().keys;
+        let seal = keys.iter().find(|k| k.r#use() == wire::KeyUse::Seal && k.suite == asked.suite).unwrap();
+        let seal = seal.public_key.clone();
         assert_eq!(asked.seal_key_id, hash(&[&seal]));
         let mut t = [0; 64];
         t[..32].copy_from_slice(&hash(&[&request.hello]));
         t[32..].copy_from_slice(&hash(&[body]));
         let credential = wire::Credential { bootstrap_token: token.to_owned(), ..Default::default() };
         let rng = &mut UnwrapErr(getrandom::SysRng);
-        let (enc, sealed) = envelope::seal_credential(&seal, &t, &credential.encode_to_vec(), rng).unwrap();
+        let (enc, sealed) = envelope::seal_credential(self.suite, &seal, &t, &credential.encode_to_vec(), rng).unwrap();
         let signature = signed::sign_parts(&self.key, Label::Prove, &[&t, &hash(&[&enc, &sealed])]);
         wire::FinishRequest { challenge_id: asked.challenge_id, enc, sealed, signature }
     }
@@ -217,7 +229,7 @@ impl Agent {
             agent_id: joined.agent_id.clone(),
             epoch: joined.epoch,
             access_token_hash: hash(&[&joined.access_token]).to_vec(),
-            suite: wire::Suite::A as i32,
+            suite: self.suite.on_wire() as i32,
         };
         edit(&mut open);
         let open = Some(signed::sign(&self.key, Label::Open, open.encode_to_vec()));
@@ -236,6 +248,7 @@ impl Agent {
             inbound: call.unwrap().into_inner(),
             nonce: vec![],
             key: self.key.clone(),
+            suite: self.suite,
             join_key: self.listed(wire::KeyUse::Join),
             payload_key: self.listed(wire::KeyUse::Payload),
             seq: 0,
@@ -261,6 +274,7 @@ pub struct Stream {
     inbound: Streaming<wire::CloudFrame>,
     pub nonce: Vec<u8>,
     key: SigningKey,
+    pub suite: Suite,
     join_key: Vec<u8>,
     payload_key: Vec<u8>,
     pub seq: u64,
@@ -315,7 +329,7 @@ impl Stream {
         let seed = random::<32>();
         self.key_index += 1;
         self.seeds.push((self.key_index, seed));
-        wire::SessionKey { index: self.key_index, public_key: envelope::seal_public(&seed).unwrap() }
+        wire::SessionKey { index: self.key_index, public_key: self.suite.public(&seed).unwrap() }
     }
 
     pub async fn next(&mut self) -> Result<cloud_frame::Frame, Status> {
@@ -376,8 +390,8 @@ impl Stream {
                 let at =
                     self.seeds.iter().position(|(index, _)| *index == header.key_index).expect("a key is spent once");
                 let (_, seed) = self.seeds.remove(at);
-                assert_eq!(header.session_key_hash, hash(&[&envelope::seal_public(&seed).unwrap()]));
-                let plain = envelope::open_sealed(&seed, &sealed).unwrap();
+                assert_eq!(header.session_key_hash, hash(&[&self.suite.public(&seed).unwrap()]));
+                let plain = envelope::open_sealed(self.suite, &seed, &sealed).unwrap();
                 let json: serde_json::Value = serde_json::from_slice(&plain[32..]).unwrap();
                 payload(id, header.version, json["keysValues"]["V"].as_str().unwrap())
             }
@@ -385,7 +399,7 @@ impl Stream {
     }
 
     fn check(&self, header: &wire::Header, id: u64, kind: wire::Kind) {
-        assert!(header.format == 2 && header.suite() == wire::Suite::A && header.kind() == kind);
+        assert!(header.format == 2 && header.suite() == self.suite.on_wire() && header.kind() == kind);
         assert_eq!((header.want_id, header.namespace.as_str()), (id, "shop"));
         assert_eq!(
             (header.binding.clone(), header.binding_uid.clone()),
