@@ -6,6 +6,7 @@ use super::{NOTE, client, refused};
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use ennote_devcloud::envelope;
 use ennote_devcloud::settings::Lifetimes;
+use ennote_devcloud::suite::Suite;
 use ennote_devcloud::wire::{self, cloud_frame, have};
 use prost::Message;
 use tonic::Code;
@@ -96,15 +97,17 @@ async fn no_blob_or_session_key_of_one_format_is_taken_as_the_others() {
         (answer.session_wrapped_key[16..48].to_vec(), answer.session_wrapped_key[48..].to_vec()),
     ] {
         let forged = wire::Sealed { enc, ciphertext, ..sealed.clone() };
-        assert!(envelope::open_sealed(&private, &forged).is_err());
+        assert!(Suite::ALL.into_iter().all(|suite| envelope::open_sealed(suite, &private, &forged).is_err()));
     }
     // And the delivery's parts do not pass for a wrapped key.
     assert!(published::open(&private, &sealed.ciphertext, &answer.encrypted_blob).is_err());
     assert!(published::open(&private, &answer.session_wrapped_key, &sealed.encode_to_vec()).is_err());
 
-    // A session key of v2 is 32 raw bytes, one of v1 a SubjectPublicKeyInfo.
-    let raw = envelope::seal_public(&random()).unwrap();
-    refused(client.fetch("db", None, &BASE64.encode(&raw)).await, Code::InvalidArgument, "SubjectPublicKeyInfo");
+    // A session key of v2 is raw bytes, one of v1 a SubjectPublicKeyInfo.
+    for suite in Suite::ALL {
+        let raw = suite.public(&random()).unwrap();
+        refused(client.fetch("db", None, &BASE64.encode(&raw)).await, Code::InvalidArgument, "SubjectPublicKeyInfo");
+    }
     let spki = BASE64.decode(published::session_public_key(&random()).as_bytes()).unwrap();
     stream.seq += 1;
     let keys = vec![wire::SessionKey { index: 99, public_key: spki }];
