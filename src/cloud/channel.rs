@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, version};
+use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +37,16 @@ pub enum ChannelError {
     /// TLS.
     #[error("TLS could not be set up")]
     Tls(#[from] rustls::Error),
+}
+
+/// Whether a call failed because nobody whom the agent trusts vouches for the certificate it was shown.
+pub fn distrusts(failure: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(failure), |&error| error.source()).any(|error| {
+        // The source of an io::Error is that of the error inside it, not that error.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or_else(|| error.downcast_ref());
+        matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+    })
 }
 
 /// Makes a channel that connects when it is first used.
@@ -118,6 +129,14 @@ mod tests {
     fn plaintext_is_refused_beyond_loopback() {
         let refused = connect(&"api.ennote.io:443".parse().unwrap(), None, true).err();
         assert!(matches!(refused, Some(ChannelError::PlaintextBeyondLoopback(_))));
+    }
+
+    #[test]
+    fn a_distrusted_certificate_is_told_from_other_failures() {
+        let tls = |error: rustls::Error| tonic::Status::from_error(Box::new(io::Error::other(error)));
+        assert!(distrusts(&tls(rustls::CertificateError::UnknownIssuer.into())));
+        assert!(!distrusts(&tls(rustls::Error::HandshakeNotComplete)));
+        assert!(!distrusts(&tonic::Status::unavailable("")));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What follows from how a join or a stream ended: a table, and full jitter.
 
+use crate::cloud::channel::distrusts;
 use crate::domain::reason::{Problem, Reason};
 use crate::identity::join::JoinError;
 use crate::identity::trust::TrustError;
@@ -64,6 +65,13 @@ pub fn problem(recovery: Recovery, status: Option<&Status>, authority: &str) -> 
         Recovery::Superseded => {
             Problem::new(Reason::WaitingForCloud, "a newer agent with the same identity is at work; this one stands by")
         }
+        Recovery::Rejoin | Recovery::BackOff if status.is_some_and(|status| distrusts(status)) => Problem::new(
+            Reason::WaitingForCloud,
+            format!(
+                "the certificate of {authority} is not vouched for by any CA that the agent trusts, so nothing is said to it; \
+                 give the cloud's CA to the chart (ennote.api.caCert), or ask who runs the network what answers there"
+            ),
+        ),
         Recovery::Rejoin | Recovery::BackOff => Problem::new(
             Reason::WaitingForCloud,
             format!("no stream to {authority} yet; the agent keeps trying (see its log)"),

@@ -61,6 +61,14 @@ impl Needles {
     }
 }
 
+/// Flips one bit in the middle.
+pub fn flip(bytes: &mut [u8]) {
+    let middle = bytes.len() / 2;
+    if let Some(byte) = bytes.get_mut(middle) {
+        *byte ^= 1;
+    }
+}
+
 /// Waits until the proxy has heard what `pick` looks for, `times` times; gives all of it.
 ///
 /// # Errors

@@ -15,4 +15,5 @@ mod resilience;
 mod rollouts;
 mod settings;
 mod sync;
+mod thief;
 mod wire;
