@@ -102,6 +102,7 @@ fn impersonate(answer: &mut wire::BeginResponse) {
         }
     }
     let mut challenge = wire::Challenge::decode(challenge_of(answer).body.as_slice()).unwrap_or_default();
+    challenge.suite = wire::Suite::A as i32;
     challenge.seal_key_id = hash(&[&seal]).to_vec();
     answer.root_public_key = root.verifying_key().to_bytes().to_vec();
     answer.keyset = Some(signed::sign(&root, Label::Keyset, keyset.encode_to_vec()));
@@ -128,6 +129,11 @@ const HELLOS: &Edits<wire::BeginRequest> = &[
     ("its own key in the hello", |request| {
         let mut hello = wire::Hello::decode(request.hello.as_slice()).unwrap_or_default();
         hello.agent_public_key = SigningKey::from_bytes(&[2; 32]).verifying_key().to_bytes().to_vec();
+        request.hello = hello.encode_to_vec();
+    }),
+    ("the better suite in the hello", |request| {
+        let mut hello = wire::Hello::decode(request.hello.as_slice()).unwrap_or_default();
+        hello.suites = vec![wire::Suite::A as i32];
         request.hello = hello.encode_to_vec();
     }),
     ("the nonce of the hello", |request| {

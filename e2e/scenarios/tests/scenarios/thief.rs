@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use ed25519_dalek::SigningKey;
 use ennote_devcloud::envelope::seal_credential;
 use ennote_devcloud::signed::{self, Label, hash};
+use ennote_devcloud::suite::Suite;
 use ennote_devcloud::wire::identity_service_client::IdentityServiceClient;
 use ennote_devcloud::wire::sync_service_client::SyncServiceClient;
 use ennote_devcloud::wire::{self, agent_frame, cloud_frame};
@@ -67,7 +68,7 @@ impl Thief {
         t[..32].copy_from_slice(&hash(&[&request.hello]));
         t[32..].copy_from_slice(&hash(&[&body]));
         let credential = wire::Credential { bootstrap_token: token.to_owned(), ..wire::Credential::default() };
-        let (enc, sealed) = seal_credential(&seal.public_key, &t, &credential.encode_to_vec(), rng)?;
+        let (enc, sealed) = seal_credential(Suite::A, &seal.public_key, &t, &credential.encode_to_vec(), rng)?;
         let signature = signed::sign_parts(&self.key, Label::Prove, &[&t, &hash(&[&enc, &sealed])]);
         let finish = wire::FinishRequest { challenge_id: challenge.challenge_id, enc, sealed, signature };
         match self.finish(finish).await {
