@@ -6,16 +6,17 @@
 //! ```text
 //! cli ──> admin ──┐
 //!                 ├─> core ──> store
-//! agents ─> cloud ┘     └────> signed, envelope, v1, payload, names   (pure)
+//! agents ─> cloud ┘     └────> attestation, signed, envelope, v1, payload, names   (pure)
 //! ```
 //!
-//! `core` alone holds keys and uses the store; `cloud` alone uses tonic; `delivery`, `envelope`, `suite`, `signed`, `v1`,
-//! `payload`, `names` have no clock, socket or file.
+//! `core` alone holds keys and uses the store; `cloud` alone uses tonic; `attestation`, `delivery`, `envelope`, `suite`,
+//! `signed`, `v1`, `payload`, `names` have no clock, socket or file.
 //!
 //! `cloud` serves two protocols beside each other: ours for agents, and the published `cli.v1` with its wire format `v1`. No
 //! token, key or blob of one is accepted by the other.
 
 pub mod admin;
+pub mod attestation;
 pub mod cli;
 pub mod cloud;
 pub mod core;

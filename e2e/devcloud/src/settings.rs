@@ -2,6 +2,7 @@
 
 use clap::Args;
 use humantime::parse_duration;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 /// How long things live. All are settings, so that a scenario sees renewals in seconds.
@@ -27,6 +28,18 @@ pub struct Lifetimes {
     #[arg(long, env = "ENNOTE_DEVCLOUD_KEYSET_LIFE", default_value = "30d", value_parser = parse_duration, value_name = "TIME")]
     pub keyset_life: Duration,
 
+    /// Within which more than three agent keys of one agent from two pods are an alarm
+    #[arg(long, env = "ENNOTE_DEVCLOUD_EPOCH_WINDOW", default_value = "10m", value_parser = parse_duration, value_name = "TIME")]
+    pub epoch_window: Duration,
+
+    /// How long a signing key that an agent reported does not count for joins, unless a person accepts it
+    #[arg(long, env = "ENNOTE_DEVCLOUD_JWKS_WAIT", default_value = "24h", value_parser = parse_duration, value_name = "TIME")]
+    pub jwks_wait: Duration,
+
+    /// How long a signing key still counts that its cluster does not list any more
+    #[arg(long, env = "ENNOTE_DEVCLOUD_JWKS_LINGER", default_value = "24h", value_parser = parse_duration, value_name = "TIME")]
+    pub jwks_linger: Duration,
+
     /// Between two signed beats of a stream
     #[arg(long, env = "ENNOTE_DEVCLOUD_BEAT_INTERVAL", default_value = "20s", value_parser = parse_duration, value_name = "TIME")]
     pub beat_interval: Duration,
@@ -42,6 +55,34 @@ pub struct Lifetimes {
     /// How long a drained stream is still served
     #[arg(long, env = "ENNOTE_DEVCLOUD_DRAIN_GRACE", default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub drain_grace: Duration,
+}
+
+/// How ServiceAccount tokens are judged.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Attesting {
+    /// Host by which agents reach this cloud: their ServiceAccount tokens are made for https://HOST/agent-join. Repeatable [default: the names of the server's certificate]
+    #[arg(long = "audience-host", env = "ENNOTE_DEVCLOUD_AUDIENCE_HOST", value_delimiter = ',', value_name = "HOST")]
+    pub audience_hosts: Vec<String>,
+
+    /// A signing key that an agent reported counts for nothing until a person accepts it: agent keys NAME --accept
+    #[arg(long, env = "ENNOTE_DEVCLOUD_JWKS_STRICT")]
+    pub jwks_strict: bool,
+}
+
+impl Attesting {
+    /// The audiences, for a certificate of these names.
+    pub fn audiences(&self, tls_names: &[String]) -> Vec<String> {
+        let own = ["127.0.0.1", "localhost", "::1"].into_iter().chain(tls_names.iter().map(String::as_str));
+        let hosts: Vec<&str> = match self.audience_hosts.as_slice() {
+            [] => own.collect(),
+            given => given.iter().map(String::as_str).collect(),
+        };
+        let host = |host: &&str| match host.parse::<Ipv6Addr>() {
+            Ok(address) => format!("[{address}]"),
+            Err(_) => host.to_lowercase(),
+        };
+        hosts.iter().map(host).map(|host| format!("https://{host}/agent-join")).collect()
+    }
 }
 
 /// `keyset_life` at most: PROTOCOL.md, "Trust".
@@ -84,6 +125,9 @@ impl Default for Lifetimes {
             join_retry: minutes(10),
             challenge_life: minutes(1),
             keyset_life: MAX_KEYSET_LIFE,
+            epoch_window: minutes(10),
+            jwks_wait: minutes(24 * 60),
+            jwks_linger: minutes(24 * 60),
             beat_interval: Duration::from_secs(20),
             silence: Duration::from_secs(45),
             stream_life: minutes(30),
@@ -110,5 +154,14 @@ mod tests {
         assert!(flags.checked().is_ok());
         let short = Flags::parse_from(["x", "--access-token-life", "2s", "--keyset-life", "1s"]).lives;
         assert!(short.checked().unwrap_err().0.contains("--keyset-life"));
+    }
+
+    #[test]
+    fn audiences_are_made_of_the_certificates_names_unless_others_are_given() {
+        let own = Attesting::default().audiences(&["Cloud.Example".into()]);
+        let hosts = ["127.0.0.1", "localhost", "[::1]", "cloud.example"];
+        assert_eq!(own, hosts.map(|host| format!("https://{host}/agent-join")));
+        let given = Attesting { audience_hosts: vec!["api.example".into()], ..Attesting::default() };
+        assert_eq!(given.audiences(&["cloud.example".into()]), ["https://api.example/agent-join"]);
     }
 }

@@ -8,7 +8,7 @@ use crate::core::{
 };
 use crate::payload::Kind;
 use crate::settings::Lifetimes;
-use crate::store::{Grant, StoreError, Workspace};
+use crate::store::{Alarm, Grant, StoreError, Workspace};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io;
@@ -156,6 +156,22 @@ impl Client {
     /// [`Failure`].
     pub async fn revoke_agent(&self, name: &str) -> Result<Revoked, Failure> {
         self.call(Request::RevokeAgent { name: name.to_owned() }).await
+    }
+
+    /// Bans an agent, or takes that back.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn ban_agent(&self, name: &str, banned: bool) -> Result<Revoked, Failure> {
+        self.call(Request::BanAgent { name: name.to_owned(), banned }).await
+    }
+
+    /// All alarms, newest first.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn alarms(&self) -> Result<Vec<Alarm>, Failure> {
+        self.call(Request::Alarms).await
     }
 
     /// Grants a namespace of an agent a secret, or a whole workspace.

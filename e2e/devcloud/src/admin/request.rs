@@ -26,6 +26,10 @@ pub enum Request {
     Agents,
     /// `Revoked`.
     RevokeAgent { name: String },
+    /// `Revoked`.
+    BanAgent { name: String, banned: bool },
+    /// List of `Alarm`.
+    Alarms,
     /// `Grant`.
     Grant { agent: String, namespace: String, workspace: Option<String>, secret: Option<String> },
     /// `NewPat`.
@@ -59,6 +63,8 @@ pub(super) async fn answer(core: &Core, request: Request) -> Result<Zeroizing<St
         Request::Versions { workspace, name } => json(&core.versions(workspace.as_deref(), &name).map_err(said)?),
         Request::Agents => json(&core.agents().map_err(said)?),
         Request::RevokeAgent { name } => json(&core.revoke_agent(&name).await.map_err(said)?),
+        Request::BanAgent { name, banned } => json(&core.ban_agent(&name, banned).await.map_err(said)?),
+        Request::Alarms => json(&core.alarms().map_err(said)?),
         Request::Grant { agent, namespace, workspace, secret } => {
             json(&core.grant(&agent, &namespace, workspace.as_deref(), secret.as_deref()).await.map_err(said)?)
         }

@@ -1,6 +1,6 @@
 //! Every flag, with its help.
 
-use crate::settings::Lifetimes;
+use crate::settings::{Attesting, Lifetimes};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -59,6 +59,8 @@ pub enum Command {
     /// Workspaces, which hold secrets
     #[command(subcommand)]
     Workspace(WorkspaceCommand),
+    /// What a person should look at, newest first: tokens used twice, identities shared
+    Alarms,
 }
 
 /// `init`.
@@ -96,6 +98,9 @@ pub struct Serve {
     /// Lifetimes.
     #[command(flatten, next_help_heading = "Lifetimes (15m, 20s, 1500ms ...)")]
     pub lives: Lifetimes,
+    /// ServiceAccount tokens.
+    #[command(flatten, next_help_heading = "ServiceAccount tokens")]
+    pub attesting: Attesting,
 }
 
 /// `token ...`.
@@ -105,7 +110,9 @@ pub enum TokenCommand {
     #[command(after_help = "\
 Example, without the token ever standing on a command line:
   (umask 077; ennote-devcloud token create -q --agent shop --namespace shop > token)
-  kubectl -n ennote create secret generic ennote-agent-token --from-file=token")]
+  kubectl -n ennote create secret generic ennote-agent-token --from-file=token
+With the keys of its cluster, so that a copy of the token is of no use elsewhere:
+  kubectl get --raw /openid/v1/jwks | ennote-devcloud token create --agent shop --namespace shop --jwks -")]
     Create(TokenCreate),
 }
 
@@ -115,8 +122,8 @@ pub struct TokenCreate {
     /// Name of the agent. One that exists keeps its id, gets the next epoch, and the namespaces given here
     #[arg(long, value_name = "NAME")]
     pub agent: String,
-    /// Kubernetes namespace that may have every secret of the workspace. Repeatable
-    #[arg(long, required = true, value_delimiter = ',', value_name = "NAMESPACE")]
+    /// Kubernetes namespace that may have every secret of the workspace. Repeatable [default: that of --service-account]
+    #[arg(long, required_unless_present = "service_account", value_delimiter = ',', value_name = "NAMESPACE")]
     pub namespace: Vec<String>,
     /// The agent's workspace [default: the one of init]
     #[arg(long, short, value_name = "WORKSPACE")]
@@ -124,6 +131,15 @@ pub struct TokenCreate {
     /// How long it can be used [default, and most: the server's --bootstrap-token-life, 2h]
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     pub life: Option<std::time::Duration>,
+    /// File with the cluster's signing keys, which the agent's ServiceAccount token has to be signed by; `-`: stdin
+    #[arg(long, value_name = "FILE")]
+    pub jwks: Option<PathBuf>,
+    /// Issuer that the agent's ServiceAccount token has to name
+    #[arg(long, value_name = "URL")]
+    pub issuer: Option<String>,
+    /// ServiceAccount that the agent has to run as: NAME, or NAMESPACE/NAME
+    #[arg(long, value_name = "NAME")]
+    pub service_account: Option<String>,
     /// Print nothing but the token
     #[arg(long, short)]
     pub quiet: bool,
@@ -230,6 +246,16 @@ pub enum AgentCommand {
     List,
     /// End an agent's streams and refuse it from now on; a new bootstrap token for its name lets it in again
     Revoke {
+        /// Name of the agent
+        name: String,
+    },
+    /// End an agent's streams and refuse it whatever it shows, new bootstrap tokens too, until it is unbanned
+    Ban {
+        /// Name of the agent
+        name: String,
+    },
+    /// Take a ban back
+    Unban {
         /// Name of the agent
         name: String,
     },

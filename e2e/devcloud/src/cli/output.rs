@@ -3,7 +3,7 @@
 use super::args::Format;
 use crate::core::{AgentEntry, Fetched, NewToken, Revoked, SecretEntry, VersionEntry};
 use crate::names::quoted;
-use crate::store::{Grant, Workspace};
+use crate::store::{Alarm, Grant, Workspace};
 use comfy_table::{Table, presets};
 use serde_json::{Value, json, value::RawValue};
 use std::io::{self, Write};
@@ -124,7 +124,7 @@ impl<W: Write> Output<W> {
                 state(entry).to_owned(),
                 entry.namespaces.join(","),
                 entry.grants.iter().map(grant_text).collect::<Vec<_>>().join("; "),
-                renewal(entry).to_owned(),
+                renewal(entry),
                 since(entry.joined_at_ms, now),
                 entry.build.clone(),
             ]
@@ -133,7 +133,10 @@ impl<W: Write> Output<W> {
             json!({
                 "name": entry.name, "id": entry.id, "epoch": entry.epoch, "state": state(entry), "connected": entry.streams > 0,
                 "streams": entry.streams, "workspace": entry.workspace, "namespaces": entry.namespaces, "grants": entry.grants,
-                "renewal": entry.renewal, "revoked": entry.revoked, "joined_at": rfc3339(entry.joined_at_ms), "build": entry.build,
+                "renewal": entry.renewal, "issuer": entry.account.as_ref().map(|account| &account.issuer),
+                "subject": entry.account.as_ref().map(|account| &account.subject),
+                "service_account_uid": entry.account.as_ref().map(|account| &account.uid),
+                "revoked": entry.revoked, "banned": entry.banned, "joined_at": rfc3339(entry.joined_at_ms), "build": entry.build,
             })
         };
         let none = "No agents. Make a token for one: ennote-devcloud token create --agent NAME --namespace NAMESPACE";
@@ -145,6 +148,27 @@ impl<W: Write> Output<W> {
         self.either(&json!({"name": name, "id": revoked.id, "revoked": true}), |_| {
             format!("agent {name} is revoked. To let it in again: ennote-devcloud token create --agent {name} --namespace NAMESPACE")
         })
+    }
+
+    pub(super) fn banned(&mut self, name: &str, banned: bool, done: &Revoked) -> io::Result<()> {
+        self.either(&json!({"name": name, "id": done.id, "banned": banned}), |_| match banned {
+            true => format!("agent {name} is banned. To let it in again: ennote-devcloud agent unban {name}"),
+            false => format!("agent {name} is no longer banned; it comes back within its next tries"),
+        })
+    }
+
+    pub(super) fn alarms(&mut self, entries: &[Alarm]) -> io::Result<()> {
+        let row = |alarm: &Alarm, now| {
+            let (when, count) = (since(alarm.at_ms, now), alarm.count.to_string());
+            vec![when, count, alarm.agent.clone(), alarm.kind.clone(), alarm.sentence.clone()]
+        };
+        let shown = |alarm: &Alarm| {
+            json!({
+                "at": rfc3339(alarm.at_ms), "first_at": rfc3339(alarm.first_ms), "count": alarm.count, "agent": alarm.agent,
+                "kind": alarm.kind, "sentence": alarm.sentence,
+            })
+        };
+        self.list(&["LAST", "TIMES", "AGENT", "KIND", "WHAT"], entries, shown, row, "No alarms.")
     }
 
     pub(super) fn granted(&mut self, name: &str, grant: &Grant) -> io::Result<()> {
@@ -223,14 +247,18 @@ fn grant_text(grant: &Grant) -> String {
 
 fn state(entry: &AgentEntry) -> &'static str {
     match entry.streams {
+        _ if entry.banned => "banned",
         _ if entry.revoked => "revoked",
         0 => "offline",
         _ => "connected",
     }
 }
 
-fn renewal(entry: &AgentEntry) -> &'static str {
-    if entry.renewal == "key" { "by key alone" } else { "by ServiceAccount" }
+fn renewal(entry: &AgentEntry) -> String {
+    match &entry.account {
+        Some(account) if entry.renewal != "key" => format!("by {} of {}", account.subject, account.issuer),
+        _ => "by key alone".to_owned(),
+    }
 }
 
 pub(super) fn rfc3339(at_ms: i64) -> String {
@@ -261,6 +289,7 @@ fn roughly(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::AccountEntry;
 
     fn printed(format: Format, write: impl FnOnce(&mut Output<&mut Vec<u8>>) -> io::Result<()>) -> String {
         let mut out = Vec::new();
@@ -302,7 +331,9 @@ mod tests {
             streams: 1,
             build: "1.2.3 (abc)".into(),
             renewal: "key".into(),
+            account: None,
             revoked: false,
+            banned: false,
             joined_at_ms: 0,
         };
         let table = printed(Format::Table, |o| o.agents(std::slice::from_ref(&entry)));
@@ -314,6 +345,15 @@ mod tests {
         }
         let gone = AgentEntry { streams: 0, ..entry.clone() };
         assert!(printed(Format::Table, |o| o.agents(&[gone])).contains("offline"));
+        let account =
+            AccountEntry { issuer: "https://i".into(), subject: "system:serviceaccount:n:a".into(), uid: "u".into() };
+        let attested = AgentEntry { renewal: "service-account".into(), account: Some(account), ..entry.clone() };
+        let shown = printed(Format::Table, |o| o.agents(std::slice::from_ref(&attested)));
+        assert!(shown.contains("by system:serviceaccount:n:a of https://i"), "{shown}");
+        let parsed: Value = serde_json::from_str(&printed(Format::Json, |o| o.agents(&[attested]))).unwrap();
+        assert_eq!((&parsed[0]["renewal"], &parsed[0]["issuer"]), (&"service-account".into(), &"https://i".into()));
+        let banned = AgentEntry { banned: true, ..entry.clone() };
+        assert!(printed(Format::Table, |o| o.agents(&[banned])).contains("banned"));
         let revoked = AgentEntry { revoked: true, ..entry };
         assert!(printed(Format::Table, |o| o.agents(&[revoked])).contains("revoked"));
     }

@@ -62,6 +62,7 @@ async fn run(cli: Cli) -> Result<(), Ended> {
         Command::Agent(command) => agent(data, command, out).await,
         Command::Pat(command) => pats::pat(data, command, out).await,
         Command::Workspace(command) => workspace(data, command, out).await,
+        Command::Alarms => alarms(data, out).await,
     }
 }
 
@@ -85,8 +86,16 @@ async fn init(data: &Path, args: Init, mut out: Output<impl Write>) -> Result<()
 async fn token(data: &Path, command: TokenCommand, mut out: Output<impl Write>) -> Result<(), Ended> {
     let TokenCommand::Create(args) = command;
     let client = Client::find(data, Lifetimes::default()).await.map_err(Ended::of)?;
-    let request =
-        TokenRequest { agent: args.agent, namespaces: args.namespace, workspace: args.workspace, life: args.life };
+    let jwks = args.jwks.map(|file| values::text(&file, &mut io::stdin().lock())).transpose().map_err(Ended::of)?;
+    let request = TokenRequest {
+        agent: args.agent,
+        namespaces: args.namespace,
+        workspace: args.workspace,
+        life: args.life,
+        jwks,
+        issuer: args.issuer,
+        service_account: args.service_account,
+    };
     let made = client.create_token(request).await.map_err(Ended::of)?;
     out.token(&made, args.quiet).map_err(Ended::of)
 }
@@ -119,6 +128,10 @@ async fn agent(data: &Path, command: AgentCommand, mut out: Output<impl Write>) 
     let printed = match command {
         AgentCommand::List => out.agents(&client.agents().await.map_err(Ended::of)?),
         AgentCommand::Revoke { name } => out.revoked(&name, &client.revoke_agent(&name).await.map_err(Ended::of)?),
+        AgentCommand::Ban { name } => out.banned(&name, true, &client.ban_agent(&name, true).await.map_err(Ended::of)?),
+        AgentCommand::Unban { name } => {
+            out.banned(&name, false, &client.ban_agent(&name, false).await.map_err(Ended::of)?)
+        }
         AgentCommand::Grant(args) => {
             let granted =
                 client.grant(&args.name, &args.namespace, args.workspace.as_deref(), args.secret.as_deref()).await;
@@ -126,6 +139,11 @@ async fn agent(data: &Path, command: AgentCommand, mut out: Output<impl Write>) 
         }
     };
     printed.map_err(Ended::of)
+}
+
+async fn alarms(data: &Path, mut out: Output<impl Write>) -> Result<(), Ended> {
+    let client = Client::find(data, Lifetimes::default()).await.map_err(Ended::of)?;
+    out.alarms(&client.alarms().await.map_err(Ended::of)?).map_err(Ended::of)
 }
 
 async fn workspace(data: &Path, command: WorkspaceCommand, mut out: Output<impl Write>) -> Result<(), Ended> {

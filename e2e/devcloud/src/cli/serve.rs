@@ -21,7 +21,8 @@ pub(super) async fn serve(directory: &Path, args: Serve, format: Format) -> Resu
     if let Some(file) = &args.address_file {
         remove(file)?;
     }
-    let core = Core::open_with(directory, lives, args.suites.clone()).await.map_err(Ended::of)?;
+    let opened = Core::open_with(directory, lives, args.suites.clone(), &args.attesting).await;
+    let core = opened.map_err(Ended::of)?;
     core.refresh_keyset().await.map_err(Ended::of)?;
     let path = directory.join(SOCKET);
     let socket = Socket::listen(core.clone(), directory).map_err(|source| Ended::file(&path, &source))?;

@@ -88,6 +88,14 @@ pub(super) fn gather(args: &SecretPut, stdin: &mut impl Read) -> Result<(Option<
     Ok((Some(kind), payload::compose(kind, &values)?))
 }
 
+/// The text of a file, or of stdin.
+///
+/// # Errors
+/// `Read`, `Binary`.
+pub(super) fn text(path: &Path, stdin: &mut impl Read) -> Result<String, BadInput> {
+    Ok(Source { stdin: Some(stdin) }.read(path)?.to_string())
+}
+
 struct Source<'a, R> {
     stdin: Option<&'a mut R>,
 }

@@ -250,7 +250,7 @@ impl Stream {
         // What is said in the log at the end is about this stream, not about its successor.
         self.agent.epoch = epoch;
         match () {
-            () if self.agent.revoked => Err(Refusal::Banned.into()),
+            () if self.agent.revoked || self.agent.banned => Err(Refusal::Banned.into()),
             () if now != epoch => Err(Refusal::Superseded.into()),
             () => {
                 self.delivery.everything_changed();

@@ -2,7 +2,7 @@
 
 use super::{AdminError, Core, News};
 use crate::names;
-use crate::store::{Agent, Grant, Table, Token, Tx};
+use crate::store::{Agent, Enrolment, Grant, StoreError, Table, Token, Tx};
 use serde::{Deserialize, Serialize};
 
 /// A row of `agent list`.
@@ -24,15 +24,31 @@ pub struct AgentEntry {
     pub streams: usize,
     /// What it calls itself.
     pub build: String,
-    /// How it renews its access token. `key`: by key alone, while a stream lasts.
+    /// How it renews its access token. `key`: by key alone, while a stream lasts. `service-account`: with a ServiceAccount
+    /// token, by which it also comes back.
     pub renewal: String,
+    /// The ServiceAccount by which it comes back.
+    pub account: Option<AccountEntry>,
     /// Whether it was revoked.
     pub revoked: bool,
+    /// Whether it is banned.
+    pub banned: bool,
     /// Last join, Unix milliseconds.
     pub joined_at_ms: i64,
 }
 
-/// What `agent revoke` did.
+/// The ServiceAccount of an agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AccountEntry {
+    /// `iss`.
+    pub issuer: String,
+    /// `sub`.
+    pub subject: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// What `agent revoke` and `agent ban` did.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Revoked {
     /// The agent's id.
@@ -47,14 +63,16 @@ impl Core {
     /// # Errors
     /// [`AdminError`].
     pub fn agents(&self) -> Result<Vec<AgentEntry>, AdminError> {
+        let view = self.store.view()?;
+        let entry = |agent: Agent| Ok::<_, StoreError>(self.entry(view.get(Table::Enrolments, &[&agent.id])?, agent));
         let mut all: Vec<AgentEntry> =
-            self.store.view()?.all(Table::Agents)?.into_iter().map(|a| self.entry(a)).collect();
+            view.all(Table::Agents)?.into_iter().map(entry).collect::<Result<_, StoreError>>()?;
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
     }
 
     /// Ends an agent's streams and lets it open and join no more, until a new bootstrap token for it is used. Unspent
-    /// tokens made for it are void.
+    /// tokens made for it and its enrolment are void.
     ///
     /// # Errors
     /// [`AdminError`].
@@ -73,6 +91,10 @@ impl Core {
                         tx.put(Table::Tokens, &[&token.id], &token)?;
                     }
                 }
+                if let Some(mut enrolment) = tx.get::<Enrolment>(Table::Enrolments, &[&agent.id])? {
+                    enrolment.void = true;
+                    tx.put(Table::Enrolments, &[&agent.id], &enrolment)?;
+                }
                 tx.put(Table::Agents, &[&agent.id], &agent)?;
                 tx.announce(News::Agent { agent_id: agent.id.clone() });
                 Ok::<_, AdminError>(agent.id.clone())
@@ -80,6 +102,27 @@ impl Core {
             .await?;
         let streams = self.hub.streams_of(&id);
         tracing::info!(id, "revoked");
+        Ok(Revoked { id, streams })
+    }
+
+    /// Ends an agent's streams and lets it open and join no more, whatever it shows, until it is unbanned.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn ban_agent(&self, name: &str, banned: bool) -> Result<Revoked, AdminError> {
+        let name = names::plain("agent", name)?;
+        let id = self
+            .store
+            .write(move |tx| {
+                let mut agent = by_name(tx, &name)?;
+                agent.banned = banned;
+                tx.put(Table::Agents, &[&agent.id], &agent)?;
+                tx.announce(News::Agent { agent_id: agent.id.clone() });
+                Ok::<_, AdminError>(agent.id)
+            })
+            .await?;
+        let streams = self.hub.streams_of(&id);
+        tracing::info!(id, banned, "ban");
         Ok(Revoked { id, streams })
     }
 
@@ -112,7 +155,9 @@ impl Core {
             .await
     }
 
-    fn entry(&self, agent: Agent) -> AgentEntry {
+    fn entry(&self, enrolment: Option<Enrolment>, agent: Agent) -> AgentEntry {
+        let account = enrolment.filter(|enrolment| !enrolment.void);
+        let account = account.map(|Enrolment { issuer, subject, uid, .. }| AccountEntry { issuer, subject, uid });
         AgentEntry {
             streams: self.hub.streams_of(&agent.id),
             name: agent.name,
@@ -122,8 +167,10 @@ impl Core {
             grants: agent.grants,
             epoch: agent.epoch,
             build: agent.build,
-            renewal: "key".to_owned(),
+            renewal: if agent.attested && account.is_some() { "service-account" } else { "key" }.to_owned(),
+            account,
             revoked: agent.revoked,
+            banned: agent.banned,
             joined_at_ms: agent.joined_at_ms,
         }
     }

@@ -8,7 +8,7 @@ use crate::{clock, entropy, wire};
 use prost::Message;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 /// Begin costs its caller nothing, so what it leaves here is bounded.
 const MAX_PENDING: usize = 10_000;
@@ -36,6 +36,10 @@ pub struct Proven {
     pub t: [u8; 64],
     /// The bootstrap token's text; empty: none.
     pub bootstrap_token: Zeroizing<String>,
+    /// The ServiceAccount token; empty: none.
+    pub sa_token: Zeroizing<String>,
+    /// The cluster's JSON Web Key Set, as the agent reports it; empty: none.
+    pub jwks: Vec<u8>,
 }
 
 /// Challenges of unary joins. Those of renewals stay with their stream.
@@ -134,9 +138,15 @@ impl Core {
         let plain = plain.map_err(|_| Refusal::Malformed("the credential does not open"))?;
         let mut credential = wire::Credential::decode(plain.as_slice())
             .map_err(|_| Refusal::Malformed("the credential does not decode"))?;
-        credential.sa_token.zeroize();
-        let bootstrap_token = Zeroizing::new(std::mem::take(&mut credential.bootstrap_token));
-        Ok(Proven { agent_key: begun.agent_key, build: begun.build, suite: begun.suite, t: begun.t, bootstrap_token })
+        Ok(Proven {
+            agent_key: begun.agent_key,
+            build: begun.build,
+            suite: begun.suite,
+            t: begun.t,
+            bootstrap_token: Zeroizing::new(std::mem::take(&mut credential.bootstrap_token)),
+            sa_token: Zeroizing::new(std::mem::take(&mut credential.sa_token)),
+            jwks: std::mem::take(&mut credential.jwks),
+        })
     }
 }
 

@@ -99,6 +99,11 @@ impl Hub {
         self.lock().get(agent_id).map_or(0, Vec::len)
     }
 
+    /// Whether an epoch of an agent has a stream open.
+    pub fn live(&self, agent_id: &str, epoch: u64) -> bool {
+        self.lock().get(agent_id).is_some_and(|entries| entries.iter().any(|entry| entry.epoch == epoch))
+    }
+
     /// How many streams are open.
     pub fn streams(&self) -> usize {
         self.lock().values().map(Vec::len).sum()
@@ -161,6 +166,7 @@ mod tests {
         let first = hub.register("a", 1);
         let second = hub.register("a", 1);
         assert_eq!((role(&first), role(&second)), (Role::Older, Role::Newest));
+        assert!(hub.live("a", 1) && !hub.live("a", 2) && !hub.live("b", 1));
         let other = hub.register("b", 1);
         let third = hub.register("a", 1);
         assert_eq!(role(&first), Role::Over(Refusal::Replaced));

@@ -1,25 +1,13 @@
-//! Who an answered challenge makes: the bootstrap token redeemed, epochs, access tokens, renewals, opening of streams.
+//! Joins, renewals, and the opening of streams.
 
-use super::{Core, News, Proven, Refusal, tokens};
+use super::admission::{self, Denied, current};
+use super::{Core, News, Proven, Refusal, alarms};
 use crate::signed::{self, Label, hash};
-use crate::store::{AccessToken, Agent, Spent, Table, Token, Tx};
+use crate::store::{AccessToken, Agent, StoreError, Table, Tx};
 use crate::suite::Suite;
-use crate::{clock, entropy, wire};
-use data_encoding::BASE32_NOPAD;
+use crate::{entropy, wire};
 use prost::Message;
 use zeroize::Zeroizing;
-
-/// Live tokens of one agent that are remembered; the oldest go first.
-const MAX_TOKENS: usize = 64;
-
-/// The lifetimes that a join is judged by.
-#[derive(Clone, Copy, Debug)]
-pub struct Joining {
-    /// Of the access token, in milliseconds.
-    pub access_token_ms: i64,
-    /// For how long the same key may repeat its join, in milliseconds.
-    pub retry_ms: i64,
-}
 
 impl Core {
     /// Begin of a join.
@@ -34,61 +22,69 @@ impl Core {
         Ok(answer)
     }
 
-    /// Finish of a join: redeems the bootstrap token.
+    /// Finish of a join.
     ///
     /// # Errors
     /// [`Refusal`].
     pub async fn finish(&self, request: &wire::FinishRequest) -> Result<wire::FinishResponse, Refusal> {
         let begun = self.challenges.take(&request.challenge_id)?;
         let proven = self.prove(begun, request, Self::now_ms())?;
-        let token_id = tokens::id_of(&proven.bootstrap_token).ok_or(Refusal::IdentityUnknown)?;
-        let text_hash = hash(&[proven.bootstrap_token.as_bytes()]);
-        let access = Zeroizing::new(entropy::bytes::<32>());
-        let (lives, t) = (self.joining(), proven.t);
-        let access_hash = hash(&[access.as_slice()]);
-        let suite = proven.suite;
-        let agent = self
-            .store
-            .write(move |tx| {
-                let token: Option<Token> = tx.get(Table::Tokens, &[&token_id])?;
-                let token = token.filter(|token| token.text_hash == text_hash).ok_or(Refusal::IdentityUnknown)?;
-                let mut agent = redeem(tx, token, &proven, lives)?;
-                grant_access(&mut agent, access_hash, suite, tx.now_ms(), lives);
-                tx.put(Table::Agents, &[&agent.id], &agent)?;
-                tx.announce(News::Agent { agent_id: agent.id.clone() });
-                Ok::<_, Refusal>(agent)
-            })
-            .await?;
+        let (terms, t, suite) = (self.terms.clone(), proven.t, proven.suite);
+        let (agent, access) = self.admitted(suite, move |tx| admission::admit(tx, &proven, &terms)).await?;
         tracing::info!(agent = agent.name, id = agent.id, epoch = agent.epoch, build = agent.build, "joined");
         Ok(self.joined(&agent, t, &access))
     }
 
-    /// Finish of a renewal on an open stream: by key alone, while the stream lasts.
+    /// Finish of a renewal on an open stream.
     ///
     /// # Errors
     /// [`Refusal`].
     pub async fn renew(&self, agent_id: &str, epoch: u64, proven: Proven) -> Result<wire::FinishResponse, Refusal> {
-        let access = Zeroizing::new(entropy::bytes::<32>());
-        let (lives, t, agent_id) = (self.joining(), proven.t, agent_id.to_owned());
-        let access_hash = hash(&[access.as_slice()]);
+        let (terms, t, agent_id) = (self.terms.clone(), proven.t, agent_id.to_owned());
         let suite = proven.suite;
-        let agent = self
-            .store
-            .write(move |tx| {
-                let agent: Option<Agent> = tx.get(Table::Agents, &[&agent_id])?;
-                let mut agent = agent.ok_or(Refusal::EpochUnknown)?;
-                current(&agent, epoch)?;
-                if agent.agent_key != proven.agent_key {
-                    return Err(Refusal::Challenge);
-                }
-                agent.build = proven.build;
-                grant_access(&mut agent, access_hash, suite, tx.now_ms(), lives);
-                tx.put(Table::Agents, &[&agent.id], &agent)?;
-                Ok::<_, Refusal>(agent)
-            })
-            .await?;
+        let renewed = move |tx: &mut Tx<'_, '_, News>| admission::renew(tx, &agent_id, epoch, &proven, &terms);
+        let (agent, access) = self.admitted(suite, renewed).await?;
         tracing::info!(agent = agent.name, epoch = agent.epoch, "access token renewed on the stream");
         Ok(self.joined(&agent, t, &access))
+    }
+
+    /// Gives the agent that `judge` finds an access token, in its transaction. The alarm of a refusal is kept before the
+    /// refusal is answered.
+    async fn admitted(
+        &self,
+        suite: Suite,
+        judge: impl FnOnce(&mut Tx<'_, '_, News>) -> Result<Agent, Denied> + Send + 'static,
+    ) -> Result<(Agent, Zeroizing<[u8; 32]>), Refusal> {
+        let access = Zeroizing::new(entropy::bytes::<32>());
+        let access_hash = hash(&[access.as_slice()]);
+        let terms = self.terms.clone();
+        let judged = self
+            .store
+            .write(move |tx| {
+                let before = tx.now_ms();
+                let mut agent = judge(tx)?;
+                admission::grant_access(&mut agent, access_hash, suite, before, &terms);
+                let old: Option<Agent> = tx.get(Table::Agents, &[&agent.id])?;
+                tx.put(Table::Agents, &[&agent.id], &agent)?;
+                let same = |old: Agent| {
+                    (old.epoch, old.namespaces, old.workspace)
+                        == (agent.epoch, agent.namespaces.clone(), agent.workspace.clone())
+                };
+                if !old.is_some_and(same) {
+                    tx.announce(News::Agent { agent_id: agent.id.clone() });
+                }
+                Ok::<_, Denied>(agent)
+            })
+            .await;
+        match judged {
+            Ok(agent) => Ok((agent, access)),
+            Err(Denied { refusal, alarm }) => {
+                if let Some(alarm) = alarm {
+                    self.store.write(move |tx| alarms::raise(tx, &alarm)).await.map_err(|error: StoreError| error)?;
+                }
+                Err(refusal)
+            }
+        }
     }
 
     /// Checks an open frame against its stream's nonce. Gives the agent, and its token.
@@ -129,13 +125,6 @@ impl Core {
         Ok(self.store.view()?.get(Table::Agents, &[agent_id])?)
     }
 
-    fn joining(&self) -> Joining {
-        Joining {
-            access_token_ms: clock::millis(self.lives.access_token_life),
-            retry_ms: clock::millis(self.lives.join_retry),
-        }
-    }
-
     fn joined(&self, agent: &Agent, t: [u8; 64], access: &[u8; 32]) -> wire::FinishResponse {
         let joined = wire::Joined {
             t: t.to_vec(),
@@ -149,87 +138,4 @@ impl Core {
         };
         wire::FinishResponse { joined: Some(signed::sign(&self.keys().join, Label::Joined, joined.encode_to_vec())) }
     }
-}
-
-/// Whether this epoch of the agent is the one that counts.
-///
-/// # Errors
-/// `Banned`, `Superseded`, `EpochUnknown`.
-pub(super) fn current(agent: &Agent, epoch: u64) -> Result<(), Refusal> {
-    match epoch.cmp(&agent.epoch) {
-        _ if agent.revoked => Err(Refusal::Banned),
-        std::cmp::Ordering::Less => Err(Refusal::Superseded),
-        std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(Refusal::EpochUnknown),
-    }
-}
-
-/// An unspent token makes or re-enrols its agent and is spent; the key that spent it may repeat for a while.
-fn redeem(tx: &mut Tx<'_, '_, News>, mut token: Token, proven: &Proven, lives: Joining) -> Result<Agent, Refusal> {
-    let now = tx.now_ms();
-    if let Some(spent) = &token.spent {
-        let again = spent.agent_key == proven.agent_key && now < spent.at_ms.saturating_add(lives.retry_ms);
-        if !again {
-            if spent.agent_key != proven.agent_key {
-                tracing::warn!(agent = token.agent, "ALARM: a spent bootstrap token was shown by another key");
-            }
-            return Err(Refusal::TokenSpent);
-        }
-        let agent: Agent = tx.get(Table::Agents, &[&spent.agent_id])?.ok_or(Refusal::IdentityUnknown)?;
-        return match agent.agent_key == proven.agent_key {
-            _ if agent.revoked => Err(Refusal::Banned),
-            true => Ok(agent),
-            false => Err(Refusal::TokenSpent),
-        };
-    }
-    if now >= token.expires_at_ms {
-        return Err(Refusal::TokenLate);
-    }
-    let known: Option<String> = tx.get(Table::AgentNames, &[&token.agent])?;
-    let known: Option<Agent> = known.map(|id| tx.get(Table::Agents, &[&id])).transpose()?.flatten();
-    let agent = match known {
-        None => {
-            let id = format!("agt_{}", BASE32_NOPAD.encode(&entropy::bytes::<10>()).to_lowercase());
-            tx.put(Table::AgentNames, &[&token.agent], &id)?;
-            Agent {
-                id,
-                name: token.agent.clone(),
-                workspace: token.workspace.clone(),
-                namespaces: token.namespaces.clone(),
-                grants: Vec::new(),
-                epoch: 1,
-                agent_key: proven.agent_key,
-                tokens: Vec::new(),
-                build: proven.build.clone(),
-                created_at_ms: now,
-                joined_at_ms: now,
-                revoked: false,
-            }
-        }
-        Some(known) => {
-            let same_key = known.agent_key == proven.agent_key;
-            Agent {
-                workspace: token.workspace.clone(),
-                namespaces: token.namespaces.clone(),
-                // The epoch belongs to the key: a new one gets the next number, and the old one's tokens are void.
-                epoch: if same_key { known.epoch } else { known.epoch + 1 },
-                tokens: if same_key { known.tokens } else { Vec::new() },
-                agent_key: proven.agent_key,
-                build: proven.build.clone(),
-                joined_at_ms: now,
-                revoked: false,
-                ..known
-            }
-        }
-    };
-    token.spent = Some(Spent { agent_key: proven.agent_key, agent_id: agent.id.clone(), at_ms: now });
-    tx.put(Table::Tokens, &[&token.id], &token)?;
-    Ok(agent)
-}
-
-fn grant_access(agent: &mut Agent, hash: [u8; 32], suite: Suite, now_ms: i64, lives: Joining) {
-    agent.tokens.retain(|token| token.expires_at_ms > now_ms);
-    let surplus = (agent.tokens.len() + 1).saturating_sub(MAX_TOKENS);
-    agent.tokens.drain(..surplus);
-    agent.tokens.push(AccessToken { hash, suite, expires_at_ms: now_ms.saturating_add(lives.access_token_ms) });
 }

@@ -3,8 +3,12 @@
 //! All doors lead here: `cloud` (gRPC, for agents and for the published command line) and `admin` (the socket, for people). Everything takes its time from the
 //! caller or from the commit it is part of.
 
+mod admission;
 mod agents;
+mod alarms;
 mod challenges;
+mod enrolments;
+mod epochs;
 mod hub;
 mod interop;
 mod join;
@@ -15,11 +19,10 @@ mod refusal;
 mod secrets;
 mod tokens;
 
-pub use agents::{AgentEntry, Revoked};
+pub use agents::{AccountEntry, AgentEntry, Revoked};
 pub use challenges::{Begun, Proven};
 pub use hub::{Hub, News, Registration, Role};
 pub use interop::{Given, InteropError, Taken, Upload};
-pub use join::Joining;
 pub use keyset::{Keys, SealKey};
 pub use open::{AlreadyInitialised, Core, InitOptions, OpenError};
 pub use pats::{BadPat, MAX_PAT_LIFE, NewPat, PatEntry, PatRequest, Principal};
@@ -68,6 +71,8 @@ pub enum AdminError {
     PatExists(String),
     #[error("there is no live personal access token {0:?}; see: ennote-devcloud pat list")]
     NoPat(String),
-    #[error("name at least one namespace: --namespace NAMESPACE")]
+    #[error("name at least one namespace: --namespace NAMESPACE; or a --service-account, whose own is meant then")]
     NoNamespace,
+    #[error("--jwks cannot be used: {0}; take it from the cluster with: kubectl get --raw /openid/v1/jwks")]
+    Jwks(#[from] crate::attestation::BadJwks),
 }

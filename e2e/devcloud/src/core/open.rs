@@ -1,10 +1,12 @@
 //! A data directory: made by `init`, opened by everything else.
 
+use super::admission::Terms;
+use super::enrolments::Rolls;
 use super::hub::{Hub, News};
 use super::keyset::{self, Keys};
 use super::{AdminError, challenges::Challenges};
 use crate::names::{BadName, quoted};
-use crate::settings::Lifetimes;
+use crate::settings::{Attesting, Lifetimes};
 use crate::store::{Installation, KeysetRow, RowKeys, Store, StoreError, Table, Workspace};
 use crate::suite::Suite;
 use crate::tls::CertificateAuthority;
@@ -81,6 +83,7 @@ pub struct Core {
     /// What joins may choose.
     pub suites: Vec<Suite>,
     pub(super) challenges: Challenges,
+    pub(super) terms: Arc<Terms>,
     pub(super) master: Zeroizing<[u8; 32]>,
     installation: Installation,
     root: SigningKey,
@@ -142,14 +145,19 @@ impl Core {
     /// # Errors
     /// [`OpenError`]; `Store(InUse)` while another process has it.
     pub async fn open(directory: &Path, lives: Lifetimes) -> Result<Arc<Self>, OpenError> {
-        Self::open_with(directory, lives, Suite::ALL.to_vec()).await
+        Self::open_with(directory, lives, Suite::ALL.to_vec(), &Attesting::default()).await
     }
 
-    /// As [`Core::open`], for joins that choose from these suites only.
+    /// As [`Core::open`], for joins that choose from these suites only, and whose ServiceAccount tokens are judged so.
     ///
     /// # Errors
     /// As [`Core::open`].
-    pub async fn open_with(directory: &Path, lives: Lifetimes, suites: Vec<Suite>) -> Result<Arc<Self>, OpenError> {
+    pub async fn open_with(
+        directory: &Path,
+        lives: Lifetimes,
+        suites: Vec<Suite>,
+        attesting: &Attesting,
+    ) -> Result<Arc<Self>, OpenError> {
         let path = directory.join(DATABASE);
         if !path.exists() {
             return Err(OpenError::Missing(directory.to_owned()));
@@ -173,11 +181,24 @@ impl Core {
         let root = SigningKey::from_bytes(&installation.root_seed);
         let keys = Keys::sign(&root, &row).map_err(|_| shape())?;
         fs::write(directory.join(CA), &installation.ca_certificate).map_err(file(directory))?;
+        let terms = Terms {
+            hub: hub.clone(),
+            audiences: attesting.audiences(&installation.tls_names),
+            access_token_ms: clock::millis(lives.access_token_life),
+            retry_ms: clock::millis(lives.join_retry),
+            epochs_ms: clock::millis(lives.epoch_window),
+            rolls: Rolls {
+                wait_ms: clock::millis(lives.jwks_wait),
+                linger_ms: clock::millis(lives.jwks_linger),
+                strict: attesting.jwks_strict,
+            },
+        };
         let core = Self {
             store,
             hub,
             lives,
             suites,
+            terms: Arc::new(terms),
             challenges: Challenges::default(),
             master,
             installation,

@@ -1,5 +1,7 @@
 //! Every way in which an agent is refused: status, ErrorInfo.reason, and a sentence (PROTOCOL.md, the table of reasons).
 
+use crate::attestation::Fault;
+use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -13,7 +15,7 @@ pub enum Refusal {
     /// No such agent or epoch.
     EpochUnknown,
     /// No credential names an agent.
-    IdentityUnknown,
+    Identity(Fault),
     /// A bootstrap token that was used before.
     TokenSpent,
     /// A bootstrap token that was not used in time.
@@ -26,7 +28,7 @@ pub enum Refusal {
     Sequence,
     /// A newer epoch exists.
     Superseded,
-    /// Revoked.
+    /// Revoked or banned.
     Banned,
     /// A signature or nonce that does not belong to this stream.
     Unproven,
@@ -60,11 +62,7 @@ impl Refusal {
             Self::EpochUnknown => {
                 (Code::Unauthenticated, "EPOCH_UNKNOWN", "this cloud does not know that agent or epoch; join again")
             }
-            Self::IdentityUnknown => (
-                Code::Unauthenticated,
-                "IDENTITY_UNKNOWN",
-                "no credential names an agent of this cloud; an administrator runs: ennote-devcloud token create --agent NAME --namespace NAMESPACE",
-            ),
+            Self::Identity(fault) => (Code::Unauthenticated, "IDENTITY_UNKNOWN", fault.sentence()),
             Self::TokenSpent => (
                 Code::Unauthenticated,
                 "TOKEN_SPENT",
@@ -94,7 +92,7 @@ impl Refusal {
             Self::Banned => (
                 Code::PermissionDenied,
                 "BANNED",
-                "this agent was revoked; an administrator lets it in again with: ennote-devcloud token create --agent NAME",
+                "this agent was revoked or banned; an administrator lets it in again with: ennote-devcloud token create --agent NAME, or ennote-devcloud agent unban NAME",
             ),
             Self::Unproven => (Code::Unauthenticated, "UNPROVEN", "not signed by the agent's key for this stream"),
             Self::Malformed(what) => (Code::InvalidArgument, "MALFORMED", what),
@@ -115,7 +113,11 @@ impl Refusal {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let (code, reason, text) = refusal.parts();
-        Self::with_error_details(code, text, ErrorDetails::with_error_info(reason, DOMAIN, [] as [(String, String); 0]))
+        let detail = match refusal {
+            Refusal::Identity(fault) => HashMap::from([("detail".to_owned(), fault.detail().to_owned())]),
+            _ => HashMap::new(),
+        };
+        Self::with_error_details(code, text, ErrorDetails::with_error_info(reason, DOMAIN, detail))
     }
 }
 
@@ -137,11 +139,14 @@ mod tests {
             (Refusal::Challenge, Code::FailedPrecondition, "CHALLENGE"),
             (Refusal::Superseded, Code::Aborted, "SUPERSEDED"),
             (Refusal::Banned, Code::PermissionDenied, "BANNED"),
+            (Refusal::Identity(Fault::Replayed), Code::Unauthenticated, "IDENTITY_UNKNOWN"),
         ] {
+            let detail = matches!(refusal, Refusal::Identity(_)).then_some("REPLAYED");
             let status = Status::from(refusal);
             assert_eq!(status.code(), code);
             let info = status.get_details_error_info().unwrap();
             assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, "ennote.io"));
+            assert_eq!(info.metadata.get("detail").map(String::as_str), detail);
         }
     }
 }

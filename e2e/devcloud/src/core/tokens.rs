@@ -1,6 +1,7 @@
 //! Bootstrap tokens: `ennt1.ID.SECRET.ROOT`, of which only the hash is kept.
 
 use super::{AdminError, Core};
+use crate::attestation::parse_jwks;
 use crate::signed::hash;
 use crate::store::{Table, Token};
 use crate::{clock, entropy, names};
@@ -13,7 +14,7 @@ use zeroize::Zeroizing;
 const PREFIX: &str = "ennt1";
 
 /// What a token is made for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TokenRequest {
     /// The agent that it will make, or re-enrol if there is one of that name.
     pub agent: String,
@@ -24,6 +25,15 @@ pub struct TokenRequest {
     /// How long it can be used. Default, and most: the server's setting.
     #[serde(default)]
     pub life: Option<Duration>,
+    /// JSON Web Key Set of the cluster it is for: then the first use is not on trust.
+    #[serde(default)]
+    pub jwks: Option<String>,
+    /// The issuer of the ServiceAccount token that has to stand beside it.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// The ServiceAccount of that token, as `NAME` or `NAMESPACE/NAME`.
+    #[serde(default)]
+    pub service_account: Option<String>,
 }
 
 /// A token, shown once.
@@ -61,9 +71,11 @@ impl Core {
             request.namespaces.iter().map(|given| names::namespace(given.trim())).collect::<Result<Vec<_>, _>>()?;
         namespaces.sort();
         namespaces.dedup();
-        if namespaces.is_empty() {
+        if namespaces.is_empty() && request.service_account.is_none() {
             return Err(AdminError::NoNamespace);
         }
+        let jwks = request.jwks.as_ref().map(|text| parse_jwks(text.as_bytes())).transpose()?;
+        let (issuer, account) = (request.issuer.clone(), request.service_account.clone());
         let longest = self.lives.bootstrap_token_life;
         let life = request.life.unwrap_or(longest);
         if life > longest {
@@ -74,8 +86,18 @@ impl Core {
         let root = BASE64URL_NOPAD.encode(&self.root_hash());
         let text = Zeroizing::new(format!("{PREFIX}.{id}.{}.{root}", secret.as_str()));
         let (text_hash, life) = (hash(&[text.as_bytes()]), clock::millis(life));
-        let row =
-            move |expires_at_ms| Token { id, text_hash, agent, workspace, namespaces, expires_at_ms, spent: None };
+        let row = move |expires_at_ms| Token {
+            id,
+            text_hash,
+            agent,
+            workspace,
+            namespaces,
+            expires_at_ms,
+            spent: None,
+            jwks,
+            issuer,
+            account,
+        };
         self.store
             .write(move |tx| {
                 let row = row(tx.now_ms().saturating_add(life));

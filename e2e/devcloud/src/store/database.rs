@@ -135,10 +135,13 @@ impl View<'_> {
     }
 }
 
+/// A row to write, or None: one to remove.
+type Change = Option<Zeroizing<Vec<u8>>>;
+
 /// One write: reads what is committed, what writes before it in the same commit did, and what it did itself.
 pub struct Tx<'b, 'a, N> {
     batch: &'b mut Batch<'a, N>,
-    rows: BTreeMap<(Table, [u8; 32]), Zeroizing<Vec<u8>>>,
+    rows: BTreeMap<(Table, [u8; 32]), Change>,
     news: Vec<N>,
 }
 
@@ -149,8 +152,12 @@ impl<N> Tx<'_, '_, N> {
     /// [`StoreError`].
     pub fn get<T: DeserializeOwned>(&self, table: Table, name: &[&str]) -> Result<Option<T>, StoreError> {
         let key = self.batch.rows.row_key(table, name);
-        if let Some(row) = self.rows.get(&(table, key)) {
-            return serde_json::from_slice(row).map(Some).map_err(|_| StoreError::Shape(table.name()));
+        match self.rows.get(&(table, key)) {
+            Some(Some(row)) => {
+                return serde_json::from_slice(row).map(Some).map_err(|_| StoreError::Shape(table.name()));
+            }
+            Some(None) => return Ok(None),
+            None => (),
         }
         let opened = self.batch.transaction.open_table(definition(table)).map_err(disk)?;
         let stored = opened.get(&key[..]).map_err(disk)?;
@@ -177,8 +184,13 @@ impl<N> Tx<'_, '_, N> {
     /// [`StoreError::Shape`].
     pub fn put<T: Serialize>(&mut self, table: Table, name: &[&str], row: &T) -> Result<(), StoreError> {
         let row = Zeroizing::new(serde_json::to_vec(row).map_err(|_| StoreError::Shape(table.name()))?);
-        self.rows.insert((table, self.batch.rows.row_key(table, name)), row);
+        self.rows.insert((table, self.batch.rows.row_key(table, name)), Some(row));
         Ok(())
+    }
+
+    /// Removes one row, if there is one.
+    pub fn remove(&mut self, table: Table, name: &[&str]) {
+        self.rows.insert((table, self.batch.rows.row_key(table, name)), None);
     }
 
     /// What to announce once this is durable.
@@ -193,13 +205,14 @@ impl<N> Tx<'_, '_, N> {
 
     fn apply(self) -> Result<(), StoreError> {
         for ((table, key), row) in self.rows {
-            let sealed = self.batch.rows.seal(table, &key, &row)?;
-            let written = self
-                .batch
-                .transaction
-                .open_table(definition(table))
+            let sealed = row.map(|row| self.batch.rows.seal(table, &key, &row)).transpose()?;
+            let written = self.batch.transaction.open_table(definition(table)).map_err(disk).and_then(|mut opened| {
+                match &sealed {
+                    Some(sealed) => opened.insert(&key[..], &sealed[..]).map(drop),
+                    None => opened.remove(&key[..]).map(drop),
+                }
                 .map_err(disk)
-                .and_then(|mut opened| opened.insert(&key[..], &sealed[..]).map(drop).map_err(disk));
+            });
             if let Err(error) = written {
                 self.batch.failed = Some(error.clone());
                 return Err(error);
@@ -311,12 +324,21 @@ mod tests {
         let written: Result<Option<String>, StoreError> = store
             .write(|tx| {
                 tx.put(Table::Secrets, &["b"], &"kept")?;
+                tx.put(Table::Tokens, &["c"], &"removed")?;
                 tx.announce(2);
                 tx.get(Table::Secrets, &["b"])
             })
             .await;
         assert_eq!(written.unwrap().as_deref(), Some("kept"), "a write sees its own rows");
         assert_eq!(*heard.lock().unwrap(), [2]);
+        let removed: Result<Option<String>, StoreError> = store
+            .write(|tx| {
+                tx.remove(Table::Tokens, &["c"]);
+                tx.get(Table::Tokens, &["c"])
+            })
+            .await;
+        assert_eq!(removed.unwrap(), None);
+        assert_eq!(store.view().unwrap().all::<String>(Table::Tokens).unwrap(), [""; 0]);
         assert!(matches!(Store::open(&path, RowKeys::of(&[1; 32]), |_: u8| ()).err(), Some(StoreError::InUse)));
         let view = store.view().unwrap();
         assert_eq!(view.get::<String>(Table::Secrets, &["a"]).unwrap(), None);

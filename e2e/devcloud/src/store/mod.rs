@@ -6,10 +6,12 @@
 //! their sizes.
 
 mod database;
+mod enrolment;
 mod row;
 mod rows;
 
 pub use database::{Store, Tx, View};
+pub use enrolment::{Alarm, EnrolledKey, Enrolment, Founded, Origin, Shown};
 pub use row::RowKeys;
 pub use rows::{
     AccessToken, Agent, Grant, Installation, KemRow, KeysetRow, Pat, Secret, Spent, Token, Version, Workspace,
@@ -34,11 +36,17 @@ pub enum Table {
     AgentNames,
     /// [`Pat`] by the hash of its text.
     Pats,
+    /// [`Enrolment`] by agent id.
+    Enrolments,
+    /// Ids of the agents enrolled for a ServiceAccount, by its subject and UID.
+    Accounts,
+    /// [`Alarm`] by slot.
+    Alarms,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Installation,
         Self::Workspaces,
         Self::Secrets,
@@ -47,6 +55,9 @@ impl Table {
         Self::Agents,
         Self::AgentNames,
         Self::Pats,
+        Self::Enrolments,
+        Self::Accounts,
+        Self::Alarms,
     ];
 
     /// Its name on disk.
@@ -60,6 +71,9 @@ impl Table {
             Self::Agents => "agents",
             Self::AgentNames => "agent_names",
             Self::Pats => "pats",
+            Self::Enrolments => "enrolments",
+            Self::Accounts => "accounts",
+            Self::Alarms => "alarms",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What the rows hold, as JSON before sealing. Fields are only added.
 
+use super::{Founded, Shown};
+use crate::attestation::Jwk;
 use crate::suite::Suite;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -117,12 +119,21 @@ pub struct Token {
     pub agent: String,
     /// That agent's workspace.
     pub workspace: String,
-    /// Namespaces it may ask for.
+    /// Namespaces it may ask for. None: the ServiceAccount's own, which `account` names.
     pub namespaces: Vec<String>,
     /// Unix milliseconds.
     pub expires_at_ms: i64,
     /// Once used.
     pub spent: Option<Spent>,
+    /// The keys one of which has to have signed the ServiceAccount token beside it.
+    #[serde(default)]
+    pub jwks: Option<Vec<Jwk>>,
+    /// That token's issuer.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// That token's ServiceAccount, as `NAME` or `NAMESPACE/NAME`.
+    #[serde(default)]
+    pub account: Option<String>,
 }
 
 /// Who used a bootstrap token.
@@ -182,6 +193,18 @@ pub struct Agent {
     pub joined_at_ms: i64,
     /// By `agent revoke`; a new bootstrap token lifts it.
     pub revoked: bool,
+    /// By `agent ban`; only `agent unban` lifts it.
+    #[serde(default)]
+    pub banned: bool,
+    /// A ServiceAccount token stood beside what founded this epoch, so renewals need one too.
+    #[serde(default)]
+    pub attested: bool,
+    /// ServiceAccount tokens that were shown and have not run out.
+    #[serde(default)]
+    pub shown: Vec<Shown>,
+    /// The last epochs and who founded them.
+    #[serde(default)]
+    pub founded: Vec<Founded>,
 }
 
 /// An access token of which only the hash is kept.
@@ -244,6 +267,10 @@ mod tests {
             created_at_ms: 0,
             joined_at_ms: 0,
             revoked: false,
+            banned: false,
+            attested: false,
+            shown: vec![],
+            founded: vec![],
         };
         for (namespace, workspace, secret, may) in [
             ("shop", "own", "anything", true),

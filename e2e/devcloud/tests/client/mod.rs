@@ -2,11 +2,13 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+pub mod cluster;
+
 use ed25519_dalek::SigningKey;
 use ennote_devcloud::cloud::{Server, Transport};
 use ennote_devcloud::core::{Core, InitOptions, TokenRequest};
 use ennote_devcloud::envelope;
-use ennote_devcloud::settings::Lifetimes;
+use ennote_devcloud::settings::{Attesting, Lifetimes};
 use ennote_devcloud::signed::{self, Label, hash};
 use ennote_devcloud::suite::Suite;
 use ennote_devcloud::wire::{self, agent_frame, cloud_frame};
@@ -61,7 +63,7 @@ impl Cloud {
     }
 
     async fn serve(directory: tempfile::TempDir, lives: Lifetimes, suites: &[Suite]) -> Self {
-        let core = Core::open_with(directory.path(), lives, suites.to_vec()).await.unwrap();
+        let core = Core::open_with(directory.path(), lives, suites.to_vec(), &Attesting::default()).await.unwrap();
         let server = Server::start(core.clone(), ([127, 0, 0, 1], 0).into(), Transport::Tls).await.unwrap();
         Self { directory, core, server }
     }
@@ -83,7 +85,10 @@ impl Cloud {
 
     pub async fn token(&self, agent: &str, namespaces: &[&str]) -> String {
         let namespaces = namespaces.iter().map(|n| (*n).to_owned()).collect();
-        let request = TokenRequest { agent: agent.to_owned(), namespaces, workspace: None, life: None };
+        self.token_for(TokenRequest { agent: agent.to_owned(), namespaces, ..TokenRequest::default() }).await
+    }
+
+    pub async fn token_for(&self, request: TokenRequest) -> String {
         self.core.create_token(&request).await.unwrap().token.as_str().to_owned()
     }
 
@@ -139,11 +144,15 @@ pub struct Agent {
     pub suite: Suite,
     pub keyset: Option<wire::Keyset>,
     pub joined: Option<wire::Joined>,
+    /// What it sends beside the bootstrap token.
+    pub credential: wire::Credential,
 }
 
 impl Agent {
     pub fn new(channel: Channel) -> Self {
-        Self { channel, key: SigningKey::from_bytes(&random()), suite: Suite::A, keyset: None, joined: None }
+        let key = SigningKey::from_bytes(&random());
+        let credential = wire::Credential::default();
+        Self { channel, key, suite: Suite::A, keyset: None, joined: None, credential }
     }
 
     pub fn hello(&self, suites: &[wire::Suite]) -> wire::BeginRequest {
@@ -186,7 +195,7 @@ impl Agent {
         let mut t = [0; 64];
         t[..32].copy_from_slice(&hash(&[&request.hello]));
         t[32..].copy_from_slice(&hash(&[body]));
-        let credential = wire::Credential { bootstrap_token: token.to_owned(), ..Default::default() };
+        let credential = wire::Credential { bootstrap_token: token.to_owned(), ..self.credential.clone() };
         let rng = &mut UnwrapErr(getrandom::SysRng);
         let (enc, sealed) = envelope::seal_credential(self.suite, &seal, &t, &credential.encode_to_vec(), rng).unwrap();
         let signature = signed::sign_parts(&self.key, Label::Prove, &[&t, &hash(&[&enc, &sealed])]);
@@ -423,4 +432,11 @@ impl Stream {
 /// ErrorInfo.reason, or the status itself where there is none.
 pub fn reason(status: &Status) -> String {
     status.get_details_error_info().map_or_else(|| format!("{status:?}"), |info| info.reason)
+}
+
+/// The reason, and the detail where there is one: `IDENTITY_UNKNOWN/AUDIENCE`.
+pub fn detailed(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    let detail = info.and_then(|info| info.metadata.get("detail").cloned());
+    detail.map_or_else(|| reason(status), |detail| format!("{}/{detail}", reason(status)))
 }
