@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
     doc = "EnnoteSecretBinding keeps one Kubernetes Secret in step with one secret in Ennote.",
     printcolumn(name = "Secret", type_ = "string", json_path = ".spec.source.secret"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Version", type_ = "integer", json_path = ".status.source.version"),
+    printcolumn(name = "Version", type_ = "integer", json_path = ".status.target.version"),
     printcolumn(name = "Synced", type_ = "date", json_path = ".status.lastSyncTime"),
     printcolumn(name = "Rollout", type_ = "string", json_path = ".status.conditions[?(@.type==\"RolledOut\")].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -85,6 +85,11 @@ pub struct Source {
     #[x_kube(validation = Rule::new("self.trim() != '' && self.trim() == self")
         .message("secret must be the name of a secret in Ennote, without blanks at either end"))]
     pub secret: String,
+
+    /// Hold exactly this version. Leave it out to follow the newest. A newer version then waits until the pin is moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self > 0").message("version must be the number of a version, 1 or higher; leave it out to follow the newest"))]
+    pub version: Option<i64>,
 }
 
 /// The Kubernetes Secret that the binding owns.
@@ -151,6 +156,10 @@ pub struct EnnoteSecretBindingStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetStatus>,
 
+    /// The annotations that asked for something once, as they were when that was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled: Option<LastHandled>,
+
     /// The workloads that restarted for this binding, failed first, then newest. At most 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollouts: Option<Vec<RolloutStatus>>,
@@ -158,6 +167,14 @@ pub struct EnnoteSecretBindingStatus {
     /// The content that each workload runs, by KIND/NAME: what decides whether a restart is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baselines: Option<BTreeMap<String, String>>,
+}
+
+impl EnnoteSecretBindingStatus {
+    /// The version that the Secret holds: the newest seen, or the pinned one. An agent that knew no pins wrote it into the
+    /// source alone.
+    pub fn held_version(&self) -> Option<i64> {
+        self.target.as_ref().and_then(|target| target.version).or(self.source.as_ref().map(|source| source.version))
+    }
 }
 
 /// The high-water mark of the source.
@@ -174,6 +191,15 @@ pub struct SourceStatus {
     pub version: i64,
 }
 
+/// What a person asked for by annotation and has got. Each value works once.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct LastHandled {
+    /// `ennote.io/accept`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept: Option<String>,
+}
+
 /// The Secret as last written.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -186,6 +212,9 @@ pub struct TargetStatus {
     pub resource_version: String,
     /// How many keys the agent wrote.
     pub keys: i32,
+    /// The version that it holds: the newest seen, or the pinned one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
 }
 
 /// One workload and its restart.

@@ -112,7 +112,7 @@ const ACCEPTED: &[&str] = &[
     "ennote: {auth: {existingSecretName: ennote-auth-secret, existingSecretKey: bootstrap.token}}",
     "ennote: {auth: {audience: 'https://cloud.example.com/agent-join'}}",
     "ennote: {k8s: {secretPrefix: team-, cleanupOrphans: true}}",
-    "trust: {roots: [47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU]}",
+    "trust: {roots: [47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU], minKeyset: 7}",
     "log: {level: 'ennote_agent=debug,info', format: text}",
     "crds: {install: false}",
     "serviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::1:role/r'}, name: agent}",
@@ -469,7 +469,7 @@ fn the_bootstrap_token_is_mounted_from_the_secret_that_was_named() -> Outcome {
 fn the_configmap_speaks_the_agents_language() -> Outcome {
     let values = "
 ennote: {api: {url: 'dns:///Cloud.example.com:443', caCert: '-----BEGIN CERTIFICATE-----'}, k8s: {secretPrefix: team-, cleanupOrphans: true}}
-trust: {roots: [47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU, 57DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU]}
+trust: {roots: [47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU, 57DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU], minKeyset: 12345678}
 watchNamespaces: [shop, payments]
 ";
     let rendered = render(values)?;
@@ -492,6 +492,7 @@ watchNamespaces: [shop, payments]
     assert_eq!(run.namespaces(), ["payments", "shop"]);
     assert_eq!(run.target_namespace, "ennote");
     assert_eq!((run.secret_prefix.as_str(), run.cleanup_orphans, run.trust_roots.len()), ("team-", true, 2));
+    assert_eq!(run.trust_min_keyset, 12_345_678);
     assert!(run.auth_token.is_none());
 
     let mounts: Vec<PathBuf> = pod(&rendered)?["spec"]["containers"][0]["volumeMounts"]

@@ -34,12 +34,16 @@ pub struct Wanted {
     pub workspace: String,
     /// Name of the secret.
     pub secret: String,
+    /// Exactly this version.
+    pub pin: Option<u64>,
 }
 
 /// What the cloud answered to a want.
 pub struct Arrival {
     /// When the want was declared, in the cloud's time (Unix milliseconds), if that is known.
     pub wanted_at_ms: Option<i64>,
+    /// The version that was known when it was asked for; 0: it was asked for in any case.
+    pub known: u64,
     answer: Answer,
     _room: Room,
 }
@@ -142,7 +146,7 @@ impl Want {
             binding_uid: self.wanted.binding_uid.clone(),
             workspace: self.wanted.workspace.clone(),
             secret: self.wanted.secret.clone(),
-            pin: 0,
+            pin: self.wanted.pin.unwrap_or(0),
             known_version: self.known,
         }
     }
@@ -316,7 +320,8 @@ impl Inbox {
         let place = (want.wanted.namespace.clone(), want.wanted.binding.clone());
         self.in_use.fetch_add(1, Ordering::Relaxed);
         let room = Room { in_use: self.in_use.clone(), freed: self.changed.clone() };
-        let arrival = Arrival { wanted_at_ms: want.wanted_at_ms, answer, _room: room };
+        let known = want.declared.map_or(0, |(_, known)| known);
+        let arrival = Arrival { wanted_at_ms: want.wanted_at_ms, known, answer, _room: room };
         let replaced = table.arrivals.insert(uid, (via.stream, arrival));
         drop(table);
         drop(replaced);
@@ -345,6 +350,7 @@ mod tests {
             binding_uid: uid.into(),
             workspace: String::new(),
             secret: secret.into(),
+            pin: None,
         }
     }
 

@@ -10,6 +10,7 @@ use crate::controller::delivery::{Taken, take_in};
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus};
 use crate::domain::conditions::{self, find};
 use crate::domain::deletions;
+use crate::domain::high_water;
 use crate::domain::observed::Observed;
 use crate::domain::outcome::Outcome;
 use crate::domain::ownership;
@@ -93,7 +94,7 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
     if !context.lists.has(&request.namespace, List::Secrets) || !context.settled(&request.namespace) {
         return Pass::Hold(UNLISTED);
     }
-    let memo = context.memos.of(&request.uid, request.generation);
+    let memo = context.memos.of(&request);
     let observed = context.index.observe(&request.namespace, request.target.as_str());
     if let Some(Memo { fact: Fact::Gone(version, problem), .. }) = &memo
         && let Some(problem) = tombstone(binding, &request, &observed, *version, problem, context).await
@@ -126,6 +127,7 @@ fn wanted(request: &Request) -> Wanted {
         binding_uid: request.uid.clone(),
         workspace: request.source.workspace.clone(),
         secret: request.source.secret.clone(),
+        pin: request.source.pin,
     }
 }
 
@@ -156,6 +158,10 @@ fn settle(
             let told = deletions::told(binding, &deletions::notice(&request.source.secret, version)).is_some();
             let outcome = if told && again.is_some() { Outcome::Unchanged } else { problem.into() };
             Pass::Done { outcome, again, acknowledge: Some((wanted, version)) }
+        }
+        Taken::Duplicate(known) => {
+            tracing::debug!(namespace = request.namespace, binding = request.binding, "a version was sent again");
+            Pass::Done { outcome: Outcome::Unchanged, again: None, acknowledge: Some((wanted, known)) }
         }
         Taken::Standing(problem) => {
             remember(Fact::Standing(problem.clone()), 0);
@@ -196,7 +202,9 @@ fn ask(
     let status = binding.status.clone().unwrap_or_default();
     let session = context.link.borrow().session.clone();
     let home = session.as_ref().map(|s| (s.identity.organization.as_str(), s.identity.workspace.as_str()));
-    let known = known_version(request, observed, &status, home);
+    // What a person accepts counts from the next word of the cloud on, which therefore has to come in any case.
+    let accepts = high_water::accepted(binding).is_ok_and(|accepted| accepted.is_some());
+    let known = if accepts { 0 } else { known_version(request, observed, &status, home) };
     let now = Instant::now();
     match memo.as_ref().map(|m| &m.fact) {
         Some(Fact::Seen(version, problem) | Fact::Gone(version, problem)) => {

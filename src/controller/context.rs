@@ -112,7 +112,8 @@ impl Context {
     /// Remembers something of a binding that is still there.
     pub fn remember(&self, request: &Request, fact: Fact, failures: u32) {
         if self.lives(&request.namespace, &request.binding, &request.uid) {
-            self.memos.set(&request.uid, Memo { generation: request.generation, fact, failures });
+            let (generation, accepts) = (request.generation, request.accepts.clone());
+            self.memos.set(&request.uid, Memo { generation, accepts, fact, failures });
         }
     }
 
@@ -171,6 +172,8 @@ fn revision(binding: &EnnoteSecretBinding) -> u64 {
 pub struct Memo {
     /// Of this generation of the spec.
     pub generation: i64,
+    /// And of this acceptance.
+    pub accepts: Option<String>,
     /// What is so.
     pub fact: Fact,
     /// Deliveries in a row that were not taken.
@@ -197,9 +200,10 @@ pub enum Fact {
 pub struct Memos(Mutex<HashMap<String, Memo>>);
 
 impl Memos {
-    /// The memo, if it is of this generation.
-    pub fn of(&self, uid: &str, generation: i64) -> Option<Memo> {
-        lock(&self.0).get(uid).filter(|m| m.generation == generation).cloned()
+    /// The memo, if it is of this spec and acceptance.
+    pub fn of(&self, request: &Request) -> Option<Memo> {
+        let current = |m: &&Memo| m.generation == request.generation && m.accepts == request.accepts;
+        lock(&self.0).get(&request.uid).filter(current).cloned()
     }
 
     fn set(&self, uid: &str, memo: Memo) {

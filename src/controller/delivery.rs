@@ -7,15 +7,15 @@ use crate::controller::context::Context;
 use crate::controller::{report, workload};
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, SourceStatus, TargetStatus};
 use crate::crypto::envelope::{Expected, Opened};
-use crate::domain::content::Fingerprints;
 use crate::domain::deletions::notice;
-use crate::domain::observed::{Existing, Observed};
+use crate::domain::high_water::{self, Asked, Verdict, admit};
+use crate::domain::observed::Observed;
 use crate::domain::outcome::Held;
 use crate::domain::payload::{PayloadError, map};
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
 use crate::domain::secret_value::SecretData;
-use crate::domain::sync_plan::{Step, check_mark, plan};
+use crate::domain::sync_plan::{Step, plan};
 use crate::domain::{content::StampKey, ownership};
 use crate::hardening::scrubbed;
 
@@ -32,6 +32,8 @@ pub(super) enum Taken {
     Gone(u64, Problem),
     /// The cloud has nothing to give; the want stands.
     Standing(Problem),
+    /// What the target is known to hold was sent again.
+    Duplicate(u64),
     /// Not taken: ask again after a pause.
     Again(Problem),
 }
@@ -50,24 +52,51 @@ pub(super) async fn take_in(
     arrival: Arrival,
     context: &Context,
 ) -> Taken {
-    let wanted_at_ms = arrival.wanted_at_ms;
+    let (wanted_at_ms, asked) = (arrival.wanted_at_ms, Asked { pin: request.source.pin, known: arrival.known });
+    let (accepted, nonsense) = match high_water::accepted(binding) {
+        Ok(accepted) => (accepted, None),
+        Err(sentence) => (None, Some(sentence)),
+    };
     let status = binding.status.clone().unwrap_or_default();
     // Opening and mapping leave plaintext on the stack whatever the allocator does.
     let word = scrubbed(|| arrival.open().map(|word| word.map(request)));
     match word {
         Err(refusal) => Taken::Again(refused(refusal.0)),
         Ok(Said::Denied(denied)) => Taken::Standing(denial(&denied, request)),
-        Ok(Said::Gone(source)) => match check_mark(&source, &status) {
-            Ok(()) => Taken::Gone(number(source.version), deleted(request, &source)),
-            Err(problem) => Taken::Again(problem),
-        },
-        Ok(Said::Payload(payload)) => match check_mark(&payload.source, &status) {
-            Ok(()) => write(binding, request, *payload, wanted_at_ms, &status, context).await,
-            Err(problem) if problem.reason == Reason::IdentityChanged => {
-                Taken::Seen(number(payload.source.version), problem)
+        // A deletion erased what a pin holds, so it speaks to pinned bindings too, and its version is not theirs.
+        Ok(Said::Gone(source)) => {
+            match admit(&source, Asked { pin: None, ..asked }, request, &status, accepted.as_ref()) {
+                Ok(Verdict::Take(_)) => Taken::Gone(number(source.version), deleted(request, &source)),
+                Ok(Verdict::Duplicate) => Taken::Duplicate(asked.known),
+                Err(problem) => refused_version(problem, &source, nonsense),
             }
-            Err(problem) => Taken::Again(problem),
+        }
+        Ok(Said::Payload(payload)) => match admit(&payload.source, asked, request, &status, accepted.as_ref()) {
+            Ok(Verdict::Take(mark)) => {
+                let delivery = Delivery { mark, accepted: accepted.map(|a| a.text), wanted_at_ms };
+                write(binding, request, *payload, delivery, &status, context).await
+            }
+            Ok(Verdict::Duplicate) => Taken::Duplicate(asked.known),
+            Err(problem) => refused_version(problem, &payload.source, nonsense),
         },
+    }
+}
+
+/// What a delivery brings besides its payload.
+struct Delivery {
+    mark: SourceStatus,
+    accepted: Option<String>,
+    wanted_at_ms: Option<i64>,
+}
+
+/// Of another organization nothing more is asked for, until a person says so.
+fn refused_version(mut problem: Problem, source: &SourceStatus, nonsense: Option<String>) -> Taken {
+    if let Some(sentence) = nonsense {
+        problem = Problem::new(problem.reason, format!("{}. {sentence}", problem.message));
+    }
+    match problem.reason {
+        Reason::IdentityChanged => Taken::Seen(number(source.version), problem),
+        _ => Taken::Again(problem),
     }
 }
 
@@ -112,7 +141,7 @@ async fn write(
     binding: &EnnoteSecretBinding,
     request: &Request,
     payload: Payload,
-    wanted_at_ms: Option<i64>,
+    delivery: Delivery,
     status: &EnnoteSecretBindingStatus,
     context: &Context,
 ) -> Taken {
@@ -152,17 +181,21 @@ async fn write(
         match context.secrets.apply(&planned.step).await {
             Ok(existing) => {
                 context.index.seen(namespace, request.target.as_str(), existing.clone());
-                let latency = latency(payload.committed_at_ms, wanted_at_ms, context);
-                return Taken::Held(Box::new(held(
-                    request,
-                    payload.source,
-                    &planned.prints,
-                    &existing,
-                    keys,
-                    moves,
-                    latency,
-                    context,
-                )));
+                let latency = latency(payload.committed_at_ms, delivery.wanted_at_ms, context);
+                return Taken::Held(Box::new(Held {
+                    content: planned.prints.content(),
+                    target: TargetStatus {
+                        name: request.target.to_string(),
+                        uid: existing.uid,
+                        resource_version: existing.resource_version,
+                        keys: i32::try_from(keys).unwrap_or(i32::MAX),
+                        version: Some(payload.source.version),
+                    },
+                    source: delivery.mark,
+                    accepted: delivery.accepted,
+                    written_at: moves.then(|| context.now()),
+                    latency_millis: latency.filter(|_| moves),
+                }));
             }
             Err(error) if error.is_stale() => {
                 match (context.secrets.fetch(namespace, request.target.as_str()).await, planned.step) {
@@ -208,34 +241,6 @@ async fn settle(
     Ok(())
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is one fact of the result; a struct would be made here and taken apart there"
-)]
-fn held(
-    request: &Request,
-    source: SourceStatus,
-    prints: &Fingerprints,
-    existing: &Existing,
-    keys: usize,
-    moves: bool,
-    latency: Option<i64>,
-    context: &Context,
-) -> Held {
-    Held {
-        source,
-        content: prints.content(),
-        target: TargetStatus {
-            name: request.target.to_string(),
-            uid: existing.uid.clone(),
-            resource_version: existing.resource_version.clone(),
-            keys: i32::try_from(keys).unwrap_or(i32::MAX),
-        },
-        written_at: moves.then(|| context.now()),
-        latency_millis: latency.filter(|_| moves),
-    }
-}
-
 /// From commit to now, in the cloud's time; only of a version that was committed while its want stood.
 fn latency(committed_at_ms: i64, wanted_at_ms: Option<i64>, context: &Context) -> Option<i64> {
     let now = context.link.borrow().server_now_ms(clock::now())?;
@@ -270,7 +275,20 @@ fn denial(denial: &Denial, request: &Request) -> Problem {
             Reason::WaitingForSecret,
             format!("there is no secret {secret:?} in that workspace yet; it is written as soon as there is"),
         ),
-        Denial::NoVersion => Problem::new(Reason::Denied, format!("{secret:?} has no such version")),
+        Denial::NoVersion => match request.source.pin {
+            Some(pin) => Problem::new(
+                Reason::Denied,
+                format!(
+                    "{secret:?} has no version {pin}: it was never made, or erased by a deletion; pin another one, or none"
+                ),
+            ),
+            None => Problem::new(
+                Reason::Rollback,
+                format!(
+                    "Ennote has no version of {secret:?} as new as the one that was seen; the Secret is kept as it is"
+                ),
+            ),
+        },
         // The grant's text is the cloud's, unsigned: shown as a quotation, with nothing that ends a line.
         Denial::NoGrant(grant) => Problem::new(
             Reason::Denied,

@@ -158,7 +158,7 @@ fn reader(workload: &Workload, binding: Arc<EnnoteSecretBinding>, context: &Cont
         baseline,
         changed_at: status.last_sync_time.as_ref().map(|t| t.0),
     };
-    Some(Reader { reading, version: status.source.as_ref().map_or(0, |s| s.version), binding })
+    Some(Reader { reading, version: status.held_version().unwrap_or(0), binding })
 }
 
 /// Bindings that remember this workload although it restarts for them no more. The caller has seen that their list is

@@ -104,6 +104,9 @@ fn record(status: &mut EnnoteSecretBindingStatus, held: &Held) {
     status.source = Some(held.source.clone());
     status.content = Some(held.content.to_string());
     status.target = Some(held.target.clone());
+    if let Some(text) = &held.accepted {
+        status.last_handled.get_or_insert_default().accept = Some(text.clone());
+    }
     if let Some(at) = held.written_at {
         status.last_sync_time = Some(Time(at));
         status.sync_latency_millis = held.latency_millis;
@@ -113,7 +116,13 @@ fn record(status: &mut EnnoteSecretBindingStatus, held: &Held) {
 /// A pure function of what status holds, so that an idle pass writes nothing.
 fn synced_message(source: &SourceStatus, target: &TargetStatus) -> String {
     let keys = if target.keys == 1 { "1 key".to_owned() } else { format!("{} keys", target.keys) };
-    format!("version {} of {:?} is in Secret {} ({keys})", source.version, source.secret, target.name)
+    let version = target.version.unwrap_or(source.version);
+    let pinned = if version == source.version {
+        String::new()
+    } else {
+        format!("; it is pinned there, version {} has been seen", source.version)
+    };
+    format!("version {version} of {:?} is in Secret {} ({keys}){pinned}", source.secret, target.name)
 }
 
 /// Fresh appears with the first sync; later it moves only when beats stay away for long, or come back.
@@ -179,7 +188,14 @@ mod tests {
                 version,
             },
             content: Content::from_text("c"),
-            target: TargetStatus { name: "db".into(), uid: "u".into(), resource_version: "1".into(), keys: 2 },
+            target: TargetStatus {
+                name: "db".into(),
+                uid: "u".into(),
+                resource_version: "1".into(),
+                keys: 2,
+                version: Some(version),
+            },
+            accepted: None,
             written_at: written.map(at),
             latency_millis: Some(5),
         }))
@@ -238,6 +254,18 @@ mod tests {
         let stale = next(&first, &Outcome::Unchanged, Freshness::Stale, 1, at(900));
         assert_eq!(shown(&stale), ["Fresh=False/StreamSilent", "Ready=True/Synced", "Synced=True/Synced"]);
         assert_eq!(next(&stale, &Outcome::Unchanged, Freshness::Stale, 1, at(1000)), stale, "written once");
+    }
+
+    #[test]
+    fn a_pinned_version_and_an_acceptance_are_shown() {
+        let Outcome::Synced(mut pinned) = held(7, Some(0)) else { unreachable!() };
+        pinned.target.version = Some(3);
+        pinned.accepted = Some("o/3".into());
+        let status = next(&EnnoteSecretBindingStatus::default(), &Outcome::Synced(pinned), Freshness::Fresh, 1, at(0));
+        let message = &find(&status, "Ready").unwrap().message;
+        assert!(message.starts_with("version 3 of") && message.ends_with("version 7 has been seen"), "{message}");
+        let kept = next(&status, &held(7, None), Freshness::Fresh, 1, at(1));
+        assert_eq!(kept.last_handled.unwrap().accept.as_deref(), Some("o/3"));
     }
 
     #[test]

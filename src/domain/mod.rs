@@ -5,6 +5,7 @@
 pub mod conditions;
 pub mod content;
 pub mod deletions;
+pub mod high_water;
 pub mod moment;
 pub mod name;
 pub mod observed;

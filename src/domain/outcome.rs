@@ -27,6 +27,8 @@ pub struct Held {
     pub content: Content,
     /// The Secret as written.
     pub target: TargetStatus,
+    /// The acceptance that it took.
+    pub accepted: Option<String>,
     /// Set when the content changed in this pass.
     pub written_at: Option<Timestamp>,
     /// Commit to answer of the API server; only for a version committed while its want stood.

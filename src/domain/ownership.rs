@@ -104,7 +104,8 @@ pub(crate) mod tests {
             binding: "payments-db".into(),
             uid: "uid-1".into(),
             generation: 1,
-            source: SourceRef { workspace: String::new(), secret: "payments db".into() },
+            accepts: None,
+            source: SourceRef { workspace: String::new(), secret: "payments db".into(), pin: None },
             target: SecretName::parse("payments-db").unwrap(),
             mapping: Mapping::Everything,
         }

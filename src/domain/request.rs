@@ -2,6 +2,7 @@
 
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::content::binding_id;
+use crate::domain::high_water::ACCEPT;
 use crate::domain::name::{DataKey, SecretName};
 use crate::domain::payload::Mapping;
 use crate::domain::reason::{Problem, Reason};
@@ -17,6 +18,8 @@ pub struct SourceRef {
     pub workspace: String,
     /// Name of the secret.
     pub secret: String,
+    /// Exactly this version.
+    pub pin: Option<u64>,
 }
 
 /// A binding as the rest of the agent sees it.
@@ -30,6 +33,8 @@ pub struct Request {
     pub uid: String,
     /// Its generation.
     pub generation: i64,
+    /// What a person has accepted by annotation, as it stands there.
+    pub accepts: Option<String>,
     /// Where the payload comes from.
     pub source: SourceRef,
     /// The Secret to write.
@@ -56,6 +61,7 @@ impl Request {
         let source = SourceRef {
             workspace: binding.spec.source.workspace.clone().unwrap_or_default(),
             secret: binding.spec.source.secret.clone(),
+            pin: binding.spec.source.version.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0),
         };
         // The schema counts characters, the wire bytes.
         for (field, text) in [("secret", &source.secret), ("workspace", &source.workspace)] {
@@ -68,6 +74,7 @@ impl Request {
             namespace: meta.namespace.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
+            accepts: meta.annotations.as_ref().and_then(|a| a.get(ACCEPT)).cloned(),
             source,
             target,
             mapping: mapping(binding)?,

@@ -1,11 +1,10 @@
 //! What a pass needs, and what it will write: decided once, so that the executor only matches on the step.
 
-use crate::crd::{EnnoteSecretBindingStatus, SourceStatus};
+use crate::crd::EnnoteSecretBindingStatus;
 use crate::domain::conditions::is_synced;
 use crate::domain::content::{Fingerprints, StampKey};
 use crate::domain::name::{DataKey, SecretName};
 use crate::domain::observed::{BINDING, BINDING_ID, Existing, FINGERPRINTS, MANAGED_BY, Observed};
-use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
 use crate::domain::secret_value::SecretData;
 
@@ -29,40 +28,13 @@ pub fn known_version(
     let same_source =
         source.secret == request.source.secret && source.workspace == workspace && source.organization == organization;
     let same_target = status.target.as_ref().is_some_and(|t| t.uid == secret.uid && t.name == request.target.as_str());
-    if synced && same_source && same_target && intact(secret) { u64::try_from(source.version).unwrap_or(0) } else { 0 }
+    let held = status.held_version().and_then(|version| u64::try_from(version).ok()).unwrap_or(0);
+    if synced && same_source && same_target && intact(secret) { held } else { 0 }
 }
 
 /// Whether every key that we wrote is still ours: another manager that edits or drops one takes it from our managed fields.
 pub fn intact(secret: &Existing) -> bool {
     secret.fingerprints.as_ref().is_some_and(|prints| prints.keys().all(|k| secret.our_keys.contains(k)))
-}
-
-/// Holds an arrival against the high-water mark.
-///
-/// # Errors
-/// `IdentityChanged` when the mark belongs to another organization; `Rollback` below the mark of exactly this source.
-pub fn check_mark(arrival: &SourceStatus, status: &EnnoteSecretBindingStatus) -> Result<(), Problem> {
-    let Some(mark) = &status.source else { return Ok(()) };
-    if mark.organization != arrival.organization {
-        return Err(Problem::new(
-            Reason::IdentityChanged,
-            format!(
-                "this binding was synced from organization {:?}, the agent now belongs to {:?}; delete and re-create the binding to follow the new one",
-                mark.organization, arrival.organization
-            ),
-        ));
-    }
-    let same = mark.workspace == arrival.workspace && mark.secret == arrival.secret;
-    if same && arrival.version < mark.version {
-        return Err(Problem::new(
-            Reason::Rollback,
-            format!(
-                "version {} was refused: version {} has been seen; the Secret is kept as it is",
-                arrival.version, mark.version
-            ),
-        ));
-    }
-    Ok(())
 }
 
 /// What to write.
@@ -147,7 +119,7 @@ pub fn plan(request: &Request, observed: &Observed, data: SecretData, key: &Stam
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::TargetStatus;
+    use crate::crd::{SourceStatus, TargetStatus};
     use crate::domain::conditions::{Freshness, next};
     use crate::domain::outcome::{Held, Outcome};
     use crate::domain::ownership::tests::{ours, request};
@@ -172,10 +144,21 @@ mod tests {
     }
 
     fn status(version: i64) -> EnnoteSecretBindingStatus {
-        let target =
-            TargetStatus { name: "payments-db".into(), uid: "secret-1".into(), resource_version: "10".into(), keys: 1 };
-        let held =
-            Held { source: source(version), content: key_content(), target, written_at: None, latency_millis: None };
+        let target = TargetStatus {
+            name: "payments-db".into(),
+            uid: "secret-1".into(),
+            resource_version: "10".into(),
+            keys: 1,
+            version: Some(version),
+        };
+        let held = Held {
+            source: source(version),
+            content: key_content(),
+            target,
+            accepted: None,
+            written_at: None,
+            latency_millis: None,
+        };
         next(&Default::default(), &Outcome::Synced(Box::new(held)), Freshness::Fresh, 1, Timestamp::UNIX_EPOCH)
     }
 
@@ -201,26 +184,14 @@ mod tests {
         assert_eq!(known(|_, s, _| s.our_keys.clear()), 0, "a key was edited by someone else");
         assert_eq!(known(|_, s, _| s.fingerprints = None), 0);
         assert_eq!(known(|_, _, st| *st = Default::default()), 0);
+        let target = |version| move |st: &mut EnnoteSecretBindingStatus| st.target.as_mut().unwrap().version = version;
+        assert_eq!(known(|_, _, st| target(Some(3))(st)), 3, "pinned below the mark");
+        assert_eq!(known(|_, _, st| target(None)(st)), 7, "written by an agent that knew no pins");
         assert_eq!(known_version(&request(), &Observed::Absent, &status(7), None), 0);
         let present = Observed::Present(Box::new(written(&[("a", "1")])));
         let at = |home| known_version(&request(), &present, &status(7), home);
         assert_eq!((at(None), at(Some(("o", "w")))), (7, 7));
         assert_eq!((at(Some(("o", "elsewhere"))), at(Some(("another", "w")))), (0, 0), "enrolled anew, elsewhere");
-    }
-
-    #[test]
-    fn versions_never_go_back_and_organizations_never_change() {
-        let verdict = |arrival: SourceStatus| check_mark(&arrival, &status(7)).map_err(|p| p.reason);
-        assert_eq!(verdict(source(8)), Ok(()));
-        assert_eq!(verdict(source(7)), Ok(()), "the same again: a repair");
-        assert_eq!(verdict(source(6)), Err(Reason::Rollback));
-        assert_eq!(
-            verdict(SourceStatus { secret: "other".into(), ..source(1) }),
-            Ok(()),
-            "another source, another mark"
-        );
-        assert_eq!(verdict(SourceStatus { organization: "evil".into(), ..source(8) }), Err(Reason::IdentityChanged));
-        assert_eq!(check_mark(&source(1), &Default::default()), Ok(()));
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub(super) enum Choice {
     NoSecret,
     /// The target holds it already.
     Nothing,
+    /// What the target holds was never made here: this cloud was restored from a backup.
+    Ahead,
     /// This tombstone.
     Tombstone(u64),
     /// This version, if its payload is still there.
@@ -21,6 +23,7 @@ pub(super) fn choose(newest: Option<&Secret>, pin: u64, known: u64) -> Choice {
     let Some(newest) = newest else { return Choice::NoSecret };
     let follows = pin == 0 || (newest.deleted && pin <= newest.version);
     match (follows, newest.deleted) {
+        (true, _) if pin == 0 && known > newest.version => Choice::Ahead,
         (true, _) if known >= newest.version => Choice::Nothing,
         (true, true) => Choice::Tombstone(newest.version),
         (true, false) => Choice::Version(newest.version),
@@ -51,7 +54,8 @@ mod tests {
             (Some(&live), 0, 0, Choice::Version(5)),
             (Some(&live), 0, 4, Choice::Version(5)),
             (Some(&live), 0, 5, Choice::Nothing),
-            (Some(&live), 0, 9, Choice::Nothing),
+            (Some(&live), 0, 9, Choice::Ahead),
+            (Some(&dead), 0, 9, Choice::Ahead),
             (Some(&live), 3, 0, Choice::Version(3)),
             (Some(&live), 3, 5, Choice::Version(3)),
             (Some(&live), 3, 3, Choice::Nothing),

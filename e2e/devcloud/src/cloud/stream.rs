@@ -396,6 +396,7 @@ fn look(core: &Core, agent: &Agent, wanted: &Wanted, known: u64) -> Result<Found
     Ok(match choose(newest.as_ref(), wanted.pin, known) {
         Choice::NoSecret => Found::Denied(Reason::NoSecret),
         Choice::Nothing => Found::Nothing,
+        Choice::Ahead => Found::Denied(Reason::NoVersion),
         Choice::Tombstone(number) => version(number)?.map_or(Found::Nothing, Found::Gone),
         Choice::Version(number) => match version(number)?.map(|row| (row.payload.as_ref().map(String::len), row)) {
             Some((Some(size), row)) => Found::Payload(row, size),

@@ -53,6 +53,21 @@ fn wrongs() -> Vec<Wrong> {
             "spec.source.secret in body must be of type string: \"integer\"",
         ),
         wrong(
+            "spec.source.version type",
+            "source: {secret: s, version: newest}",
+            "spec.source.version in body must be of type integer: \"string\"",
+        ),
+        wrong(
+            "spec.source.version rule",
+            "source: {secret: s, version: 0}",
+            "version must be the number of a version, 1 or higher; leave it out to follow the newest",
+        ),
+        wrong(
+            "spec.source.version format",
+            "source: {secret: s, version: 99999999999999999999}",
+            "spec.source.version in body must be of type int64",
+        ),
+        wrong(
             "spec.source.workspace rule",
             "source: {secret: s, workspace: ''}",
             "workspace must not be empty; leave it out for the agent's own workspace",
