@@ -138,6 +138,8 @@ async fn nothing_on_disk_holds_a_value_a_name_or_a_token_in_clear() {
     assert!(put.wait().unwrap().success());
     let token = ok(data.path(), &["token", "create", "-q", "--agent", CANARY, "--namespace", CANARY]);
     let secret_part = token.split('.').nth(2).unwrap().to_owned();
+    let pat = ok(data.path(), &["pat", "create", "-q", "--name", CANARY]);
+    let pat_parts: Vec<String> = pat.trim_end().split('.').skip(1).map(ToOwned::to_owned).collect();
     let stored = ok(data.path(), &["secret", "get", &name]);
     assert_eq!(stored, format!("{{\"keysValues\":{{\"key\":\"{CANARY}\"}}}}\n"));
     drop(server);
@@ -152,7 +154,7 @@ async fn nothing_on_disk_holds_a_value_a_name_or_a_token_in_clear() {
             HEXLOWER.encode(CANARY.as_bytes()),
             secret_part.clone(),
         ];
-        for text in encoded {
+        for text in encoded.iter().chain(&pat_parts) {
             assert!(!bytes.windows(text.len()).any(|w| w == text.as_bytes()), "{} holds {text}", path.display());
         }
     }
@@ -250,6 +252,23 @@ async fn a_dead_servers_socket_is_in_nobodys_way() {
 }
 
 #[test]
+fn a_personal_access_token_is_made_listed_and_revoked() {
+    let data = initialised();
+    assert!(ok(data.path(), &["pat", "list"]).contains("pat create --name NAME"));
+    let said = ok(data.path(), &["pat", "create", "--name", "ci", "--life", "2h"]);
+    let (token, rest) = said.split_once('\n').unwrap();
+    assert_eq!(token.split('.').count(), 3);
+    assert!(rest.contains("Good for 2h") && rest.contains("ENNOTE_WORKSPACE_ID=default"), "{rest}");
+    assert!(refused(data.path(), &["pat", "create", "--name", "ci"]).contains("pat revoke ci"));
+    let listed: serde_json::Value = serde_json::from_str(&ok(data.path(), &["pat", "list", "-o", "json"])).unwrap();
+    assert_eq!((&listed[0]["name"], &listed[0]["state"]), (&"ci".into(), &"live".into()));
+    assert!(!listed.to_string().contains(token.rsplit('.').next().unwrap()), "a token is shown once");
+    assert!(ok(data.path(), &["pat", "revoke", "ci"]).contains("is revoked"));
+    assert!(ok(data.path(), &["pat", "list"]).contains("revoked"));
+    assert!(refused(data.path(), &["pat", "revoke", "ci"]).contains("no live personal access token"));
+}
+
+#[test]
 fn errors_say_what_mends_them() {
     let none = tempfile::tempdir().unwrap();
     assert!(
@@ -263,6 +282,9 @@ fn errors_say_what_mends_them() {
         (&["secret", "put", "a", "--workspace", "none", "K=V"], "ennote-devcloud workspace create none"),
         (&["secret", "put", "a"], "--from-env-file"),
         (&["token", "create", "--agent", "a", "--namespace", "n", "--life", "3h"], "lives 2h at most"),
+        (&["pat", "create", "--name", "a", "--life", "31d"], "lives 30d at most"),
+        (&["pat", "create", "--name", "a", "--workspace", "none"], "ennote-devcloud workspace create none"),
+        (&["pat", "revoke", "none"], "ennote-devcloud pat list"),
         (&["agent", "revoke", "none"], "ennote-devcloud agent list"),
         (&["agent", "grant", "none", "--namespace", "n"], "ennote-devcloud agent list"),
         (&["serve", "--listen", "0.0.0.0:0", "--plaintext"], "leave --plaintext out"),

@@ -7,6 +7,7 @@ mod agent;
 mod corpus;
 mod doors;
 mod published;
+mod vectors;
 
 use agent::Cloud;
 use data_encoding::BASE64;
