@@ -238,3 +238,28 @@ fn every_altered_delivery_is_refused_for_its_own_reason() {
         assert_eq!(reason.as_deref(), case["reason"].as_str(), "{}", case["name"]);
     }
 }
+
+/// The cloud has another door with another wire format (v1.json); what belongs there is no delivery, not even a signed one.
+#[test]
+fn a_blob_of_the_published_format_is_no_delivery() {
+    let (file, v1) = (file("sealed.json"), self::file("v1.json"));
+    let (expected, listed) = (expected(&file), keyset().payload);
+    let signer = SigningKey::from_bytes(&array(&file["payload_key"]["seed"]));
+    let (sealed, answer) = (sealed_of(&file["sealed"]), &v1["answer"]);
+    let (blob, wrapped) = (bytes(&answer["encrypted_blob"]), bytes(&answer["session_wrapped_key"]));
+    let ephemeral = wrapped[16..48].to_vec();
+    for (enc, ciphertext) in [
+        (sealed.enc.clone(), blob.clone()),
+        (ephemeral.clone(), blob.clone()),
+        (ephemeral, wrapped[48..].to_vec()),
+        (wrapped, blob),
+        (Vec::new(), bytes(&v1["upload"]["encrypted_blob"])),
+    ] {
+        let parts = vec![hash(&sealed.header).to_vec(), hash(&[&enc[..], &ciphertext].concat()).to_vec()];
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let signature = signed::sign_parts(&signer, Label::Sealed, &parts).to_vec();
+        let signed = wire::Sealed { enc, ciphertext, signature, ..sealed.clone() };
+        let refused = envelope::open(signed, session_key(&file), &expected, &listed).err();
+        assert_eq!(refused.map(|refusal| format!("{:?}", refusal.0)).as_deref(), Some("Undecryptable"));
+    }
+}
