@@ -73,7 +73,7 @@ impl Core {
         let row = match stored {
             Some(row) => row,
             None => {
-                let made = KemRow { version: KEY_VERSION.to_owned(), seed: entropy::bytes::<64>().to_vec() };
+                let made = KemRow { version: KEY_VERSION.to_owned(), seed: Zeroizing::new(entropy::bytes::<64>()).to_vec() };
                 let first = move |tx: &mut crate::store::Tx<'_, '_, super::News>| {
                     if let Some(row) = tx.get::<KemRow>(Table::Installation, &[ROW])? {
                         return Ok(row);
