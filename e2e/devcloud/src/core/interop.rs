@@ -4,11 +4,11 @@
 //! out is sealed anew. So agents get it by their own envelope, and nothing of this format reaches them.
 
 use super::secrets::Put;
-use super::{AdminError, Core};
+use super::{AdminError, Core, News};
 use crate::entropy;
 use crate::payload::Kind;
 use crate::signed::hash;
-use crate::store::{KemRow, Table};
+use crate::store::{KemRow, StoreError, Table, Tx};
 use crate::v1::blob::{self, BadBlob, KemKey};
 use crate::v1::session::{self, BadSessionKey, SessionKey};
 use data_encoding::BASE32_NOPAD;
@@ -72,19 +72,9 @@ impl Core {
         let stored: Option<KemRow> = self.store.view()?.get(Table::Installation, &[ROW])?;
         let row = match stored {
             Some(row) => row,
-            None => {
-                let made = KemRow { version: KEY_VERSION.to_owned(), seed: Zeroizing::new(entropy::bytes::<64>()).to_vec() };
-                let first = move |tx: &mut crate::store::Tx<'_, '_, super::News>| {
-                    if let Some(row) = tx.get::<KemRow>(Table::Installation, &[ROW])? {
-                        return Ok(row);
-                    }
-                    tx.put(Table::Installation, &[ROW], &made)?;
-                    Ok::<_, AdminError>(made.clone())
-                };
-                self.store.write(first).await?
-            }
+            None => self.store.write(first_kem_row).await?,
         };
-        let shape = || crate::store::StoreError::Shape(Table::Installation.name());
+        let shape = || StoreError::Shape(Table::Installation.name());
         let mut seed = Zeroizing::new([0; 64]);
         seed.copy_from_slice(row.seed.get(..64).ok_or_else(shape)?);
         Ok(KemKey::of(&row.version, &seed))
@@ -136,6 +126,17 @@ impl Core {
         let whole = hash(&[&parts[0], &parts[1], &parts[2]]);
         format!("sec_{}", BASE32_NOPAD.encode(&whole[..10]).to_lowercase())
     }
+}
+
+/// Makes the KEM key, unless another call was faster.
+fn first_kem_row(tx: &mut Tx<'_, '_, News>) -> Result<KemRow, AdminError> {
+    if let Some(row) = tx.get(Table::Installation, &[ROW])? {
+        return Ok(row);
+    }
+    let seed = Zeroizing::new(entropy::bytes::<64>()).to_vec();
+    let row = KemRow { version: KEY_VERSION.to_owned(), seed };
+    tx.put(Table::Installation, &[ROW], &row)?;
+    Ok(row)
 }
 
 /// The bytes as text, in place; wiped where they are none.
