@@ -1,6 +1,7 @@
 //! No token, key or blob of one door is accepted by the other.
 
-use super::agent::{Agent, Cloud, random, reason, want};
+use super::agent::cluster::{Cluster, Signer};
+use super::agent::{Agent, Cloud, detailed, random, want};
 use super::published::{self, Published};
 use super::{NOTE, client, refused};
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
@@ -10,6 +11,20 @@ use ennote_devcloud::suite::Suite;
 use ennote_devcloud::wire::{self, cloud_frame, have};
 use prost::Message;
 use tonic::Code;
+
+/// An agent whose cluster is enrolled, with the ServiceAccount token that it joined with.
+async fn enrolled(cloud: &Cloud) -> (Cluster, Agent) {
+    let cluster = Cluster::new(Signer::p256());
+    let mut agent = Agent::new(cloud.channel().await);
+    agent.credential = wire::Credential {
+        sa_token: cluster.token("t1"),
+        issuer: cluster.issuer.clone(),
+        jwks: cluster.jwks().into_bytes(),
+        ..wire::Credential::default()
+    };
+    agent.join(&cloud.token("enrolled", &["shop"]).await).await.unwrap();
+    (cluster, agent)
+}
 
 #[tokio::test]
 async fn no_token_of_an_agent_opens_the_published_door() {
@@ -21,18 +36,15 @@ async fn no_token_of_an_agent_opens_the_published_door() {
     agent.join(&spent).await.unwrap();
     let access = agent.joined().access_token.clone();
     let [header, claims, _] = client.token.split('.').collect::<Vec<_>>()[..] else { panic!("three parts") };
-    let sa_token = {
-        let part = |json: &str| BASE64URL_NOPAD.encode(json.as_bytes());
-        let claims = r#"{"aud":["https://127.0.0.1/agent-join"],"sub":"system:serviceaccount:a:b"}"#;
-        format!("{}.{}.{}", part(r#"{"alg":"RS256","kid":"k"}"#), part(claims), BASE64URL_NOPAD.encode(&[7; 256]))
-    };
+    let (cluster, enrolled) = enrolled(&cloud).await;
     for token in [
         unspent.clone(),
         spent,
         HEXLOWER.encode(&access),
         BASE64.encode(&access),
         BASE64URL_NOPAD.encode(&access),
-        sa_token,
+        enrolled.credential.sa_token.clone(),
+        cluster.token("t2"),
         format!("{header}.{claims}."),
         format!("{header}.{claims}.{}", BASE64URL_NOPAD.encode(&random::<32>())),
         format!("{} ", client.token),
@@ -59,11 +71,21 @@ async fn no_personal_access_token_opens_the_agents_doors() {
     let cloud = Cloud::start(Lifetimes::default()).await;
     let client = client(&cloud).await;
     let mut agent = Agent::new(cloud.channel().await);
-    assert_eq!(reason(&agent.join(&client.token).await.unwrap_err()), "IDENTITY_UNKNOWN");
+    let refused = detailed(&agent.join(&client.token).await.unwrap_err());
+    assert!(refused.starts_with("IDENTITY_UNKNOWN"), "{refused}");
+    // As the ServiceAccount token of a cluster that the cloud knows, alone and beside the other one.
+    let (cluster, _) = enrolled(&cloud).await;
+    agent.credential.sa_token = client.token.clone();
+    agent.credential.issuer = cluster.issuer.clone();
+    agent.credential.jwks = cluster.jwks().into_bytes();
+    for bootstrap in ["", &client.token] {
+        let refused = detailed(&agent.join(bootstrap).await.unwrap_err());
+        assert_eq!(refused, "IDENTITY_UNKNOWN/MALFORMED");
+    }
     let mut joined = cloud.agent().await;
     joined.joined.as_mut().unwrap().access_token = client.token.clone().into_bytes();
     assert_eq!(joined.stream().await.end().await, "TOKEN_EXPIRED");
-    assert_eq!(cloud.core.agents().unwrap().len(), 1);
+    assert_eq!(cloud.core.agents().unwrap().len(), 2);
 }
 
 #[tokio::test]
