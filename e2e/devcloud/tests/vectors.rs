@@ -73,9 +73,17 @@ impl TryRng for Ikm {
 
 impl TryCryptoRng for Ikm {}
 
+const SUITES: [(Suite, [&str; 3]); 2] = [
+    (Suite::A, ["signed.json", "join.json", "sealed.json"]),
+    (Suite::B, ["signed-b.json", "join-b.json", "sealed-b.json"]),
+];
+
 #[test]
 fn every_label_signs_as_it_did() {
-    let file = file("signed.json");
+    SUITES.iter().for_each(|(_, [signed, ..])| signs_as_it_did(&file(signed)));
+}
+
+fn signs_as_it_did(file: &Value) {
     let entries = file.as_array().unwrap();
     assert_eq!(entries.iter().map(|e| text(&e["label"])).collect::<Vec<_>>(), Label::ALL.map(|l| l.name().to_owned()));
     for (entry, label) in entries.iter().zip(Label::ALL) {
@@ -106,7 +114,10 @@ fn again<M: Message + Default>(body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn the_join_is_opened_and_answered_as_it_was() {
-    let join = file("join.json");
+    SUITES.iter().for_each(|(suite, [_, join, _])| is_opened_and_answered(*suite, &file(join)));
+}
+
+fn is_opened_and_answered(suite: Suite, join: &Value) {
     let (root, join_key, agent) = (key(&join["root"]), key(&join["join_key"]), key(&join["agent_key"]));
     let hello = bytes(&join["hello"]);
     let decoded = wire::Hello::decode(hello.as_slice()).unwrap();
@@ -119,25 +130,26 @@ fn the_join_is_opened_and_answered_as_it_was() {
     let body = signed::body(join_key.verifying_key().as_bytes(), Label::Challenge, &challenge).unwrap();
     let asked = wire::Challenge::decode(body).unwrap();
     let seal_key = &join["seal_key"];
-    let seal_public = Suite::A.public(&array(&seal_key["private_key"])).unwrap();
+    let seal_public = suite.public(&array(&seal_key["private_key"])).unwrap();
     assert_eq!(seal_public, bytes(&seal_key["public_key"]));
-    assert_eq!(asked.hello_hash, hash(&[&hello]));
+    assert_eq!((asked.hello_hash.as_slice(), asked.suite), (&hash(&[&hello])[..], suite.on_wire() as i32));
+    assert_eq!(decoded.suites.first(), Some(&asked.suite), "the first of the agent's");
     assert_eq!(asked.seal_key_id, hash(&[&seal_public]));
     let t: [u8; 64] = array(&join["t"]);
     assert_eq!(t.as_slice(), [hash(&[&hello]), hash(&[body])].concat());
     let finish = &join["finish"];
     let (enc, sealed) = (bytes(&finish["enc"]), bytes(&finish["sealed"]));
-    let credential = envelope::open_credential(Suite::A, &array(&seal_key["private_key"]), &t, &enc, &sealed).unwrap();
+    let credential = envelope::open_credential(suite, &array(&seal_key["private_key"]), &t, &enc, &sealed).unwrap();
     assert_eq!(credential.as_slice(), bytes(&join["credential"]));
     let shown = wire::Credential::decode(credential.as_slice()).unwrap();
     assert_eq!(shown.bootstrap_token, text(&join["bootstrap_token"]));
     let again =
-        envelope::seal_credential(Suite::A, &seal_public, &t, &credential, &mut Ikm(bytes(&join["ephemeral_ikm"])));
+        envelope::seal_credential(suite, &seal_public, &t, &credential, &mut Ikm(bytes(&join["ephemeral_ikm"])));
     assert!(again.unwrap() == (enc.clone(), sealed.clone()));
     let parts: [&[u8]; 2] = [&t, &hash(&[&enc, &sealed])];
     signed::verify(agent.verifying_key().as_bytes(), Label::Prove, &parts, &bytes(&finish["signature"])).unwrap();
     assert!(
-        envelope::open_credential(Suite::A, &array(&seal_key["private_key"]), &[0; 64], &enc, &sealed).is_err(),
+        envelope::open_credential(suite, &array(&seal_key["private_key"]), &[0; 64], &enc, &sealed).is_err(),
         "bound to t"
     );
     let joined = envelope_of(&join["joined"]);
@@ -148,12 +160,12 @@ fn the_join_is_opened_and_answered_as_it_was() {
     assert_eq!((joined.agent_id, joined.epoch), (text(&identity["agent_id"]), identity["epoch"].as_u64().unwrap()));
 }
 
-fn delivery(file: &Value) -> Delivery {
+fn delivery(suite: Suite, file: &Value) -> Delivery {
     let expected = &file["expected"];
     Delivery {
         agent_id: text(&expected["agent_id"]),
         epoch: expected["epoch"].as_u64().unwrap(),
-        suite: Suite::A,
+        suite,
         stream_nonce: array(&expected["stream_nonce"]),
         want_id: expected["want_id"].as_u64().unwrap(),
         namespace: text(&expected["namespace"]),
@@ -170,13 +182,16 @@ fn delivery(file: &Value) -> Delivery {
 
 #[test]
 fn a_delivery_and_a_tombstone_come_out_byte_for_byte() {
-    let file = file("sealed.json");
-    let delivery = delivery(&file);
+    SUITES.iter().for_each(|(suite, [.., sealed])| come_out(*suite, &file(sealed)));
+}
+
+fn come_out(suite: Suite, file: &Value) {
+    let delivery = delivery(suite, file);
     let master = array(&file["master_key"]);
     let stamp_key = envelope::stamp_key(&master, &delivery.organization, &delivery.workspace, &delivery.secret);
     assert_eq!(stamp_key.as_slice(), bytes(&file["stamp_key"]));
     let private = array(&file["session_key"]["private_key"]);
-    let public_key = Suite::A.public(&private).unwrap();
+    let public_key = suite.public(&private).unwrap();
     assert_eq!(public_key, bytes(&file["session_key"]["public_key"]));
     let session = wire::SessionKey { index: file["session_key"]["index"].as_u64().unwrap(), public_key };
     let signer = key(&file["payload_key"]);
@@ -184,7 +199,7 @@ fn a_delivery_and_a_tombstone_come_out_byte_for_byte() {
     let ikm = &mut Ikm(bytes(&file["ephemeral_ikm"]));
     let sealed = envelope::seal(&delivery, &session, &stamp_key, payload.as_bytes(), &signer, ikm).unwrap();
     assert!(sealed == sealed_of(&file["sealed"]));
-    let plain = envelope::open_sealed(Suite::A, &private, &sealed).unwrap();
+    let plain = envelope::open_sealed(suite, &private, &sealed).unwrap();
     assert_eq!(plain.as_slice(), [stamp_key.as_slice(), payload.as_bytes()].concat());
     let version = file["gone"]["version"].as_u64().unwrap();
     let gone = envelope::gone(&Delivery { version, ..delivery }, &signer);
@@ -193,7 +208,10 @@ fn a_delivery_and_a_tombstone_come_out_byte_for_byte() {
 
 #[test]
 fn what_is_refused_later_than_by_its_signature_is_signed() {
-    let file = file("sealed.json");
+    SUITES.iter().for_each(|(_, [.., sealed])| is_signed(&file(sealed)));
+}
+
+fn is_signed(file: &Value) {
     let payload_key = key(&file["payload_key"]).verifying_key().to_bytes();
     for case in file["refused"].as_array().unwrap() {
         let sealed = sealed_of(&case["sealed"]);

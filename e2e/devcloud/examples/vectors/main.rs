@@ -1,8 +1,14 @@
 //! Makes the files of `proto/vectors/` from fixed seeds: `cargo run -p ennote-devcloud --example vectors -- DIR`.
 //!
-//! The committed files are frozen: a file that exists is never written again. A change of the protocol is a new file.
+//! The committed files are frozen: a file that exists is never written again. A change of the protocol is a new file, so what
+//! is made here for suite A is exactly what was made before there was a suite B.
 
-#![allow(clippy::unwrap_used, reason = "a tool for developers; a failure is to be seen")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a tool for developers; what it does is to be seen"
+)]
 
 mod refusals;
 
@@ -14,11 +20,11 @@ use ennote_devcloud::suite::Suite;
 use ennote_devcloud::wire;
 use prost::Message;
 use rand_core::{TryCryptoRng, TryRng};
-use refusals::{gone_refused, refused};
+use refusals::{gone_refused, join_refused, more_gone_refused, refused};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 const JANUARY_2026_MS: i64 = 1_767_225_600_000;
@@ -27,14 +33,28 @@ const PAYLOAD: &str =
 
 fn main() {
     let directory = PathBuf::from(std::env::args_os().nth(1).unwrap_or_else(|| "proto/vectors".into()));
-    let join = join();
-    let sealed = sealed();
-    let signed = every_label(&join, &sealed);
-    for (name, value) in [("signed.json", signed), ("join.json", join), ("sealed.json", sealed)] {
-        let path = directory.join(name);
-        let mut file = OpenOptions::new().write(true).create_new(true).open(path).unwrap();
-        serde_json::to_writer_pretty(&mut file, &value).unwrap();
-        file.write_all(b"\n").unwrap();
+    let (join_a, sealed_a) = (join(Suite::A), sealed(Suite::A));
+    let (join_b, sealed_b) = (join(Suite::B), sealed(Suite::B));
+    let files = [
+        ("signed.json", every_label(Suite::A, &join_a, &sealed_a)),
+        ("join.json", join_a),
+        ("sealed.json", sealed_a),
+        ("signed-b.json", every_label(Suite::B, &join_b, &sealed_b)),
+        ("join-b.json", join_b),
+        ("sealed-b.json", sealed_b),
+        ("join-refused.json", join_refused()),
+        ("gone-refused.json", more_gone_refused()),
+    ];
+    for (name, value) in files {
+        match OpenOptions::new().write(true).create_new(true).open(directory.join(name)) {
+            Ok(mut file) => {
+                serde_json::to_writer_pretty(&mut file, &value).unwrap();
+                file.write_all(b"\n").unwrap();
+                eprintln!("made {name}");
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => eprintln!("{name} is there and stays"),
+            Err(error) => panic!("{name}: {error}"),
+        }
     }
 }
 
@@ -81,6 +101,11 @@ fn payload_key() -> SigningKey {
 }
 
 const SEAL_KEY: [u8; 32] = [4; 32];
+const SEAL_KEY_B: [u8; 32] = [9; 32];
+const CLIENT_NONCE: [u8; 32] = [0x11; 32];
+const CHALLENGE_ID: [u8; 16] = [0x12; 16];
+const ACCESS_TOKEN: [u8; 32] = [0x14; 32];
+const BUILD: &str = "1.2.3 (vectors)";
 
 fn agent_key() -> SigningKey {
     signer(5)
@@ -94,91 +119,125 @@ fn signing_key_json(key: &SigningKey) -> Value {
     json!({"seed": hex(key.to_bytes()), "public_key": hex(key.verifying_key().as_bytes()), "key_id": hex(signed::key_id(key))})
 }
 
-fn keyset() -> wire::Signed {
+/// The SEAL keys of a keyset: before suite B there was one.
+fn seal_keys(suite: Suite) -> &'static [(Suite, [u8; 32])] {
+    const KEYS: [(Suite, [u8; 32]); 2] = [(Suite::A, SEAL_KEY), (Suite::B, SEAL_KEY_B)];
+    if suite == Suite::A { &KEYS[..1] } else { &KEYS }
+}
+
+fn keyset(suite: Suite, edit: impl FnOnce(&mut wire::Keyset)) -> Vec<u8> {
     let key = |r#use: wire::KeyUse, suite: wire::Suite, public_key: &[u8]| wire::Key {
         r#use: r#use as i32,
         suite: suite as i32,
         public_key: public_key.to_vec(),
     };
-    let body = wire::Keyset {
+    let mut body = wire::Keyset {
         version: 7,
         issued_at_ms: JANUARY_2026_MS,
         expires_at_ms: JANUARY_2026_MS + 30 * 24 * 3600 * 1000,
         keys: vec![
             key(wire::KeyUse::Join, wire::Suite::Unspecified, join_key().verifying_key().as_bytes()),
             key(wire::KeyUse::Payload, wire::Suite::Unspecified, payload_key().verifying_key().as_bytes()),
-            key(wire::KeyUse::Seal, wire::Suite::A, &Suite::A.public(&SEAL_KEY).unwrap()),
         ],
     };
-    signed::sign(&root(), Label::Keyset, body.encode_to_vec())
+    for (suite, private) in seal_keys(suite) {
+        body.keys.push(key(wire::KeyUse::Seal, suite.on_wire(), &suite.public(private).unwrap()));
+    }
+    edit(&mut body);
+    body.encode_to_vec()
 }
 
-/// One whole join, from hello to joined.
-fn join() -> Value {
-    let (client_nonce, challenge_id, access_token) = ([0x11; 32], [0x12; 16], [0x14; 32]);
-    let build = "1.2.3 (vectors)";
-    let hello = wire::Hello {
-        suites: vec![wire::Suite::A as i32],
+fn signed_keyset(suite: Suite) -> wire::Signed {
+    signed::sign(&root(), Label::Keyset, keyset(suite, |_| ()))
+}
+
+/// The bytes that an encapsulation draws: RFC 9180's ikmE in A, X-Wing's eseed in B.
+fn drawn(suite: Suite, byte: u8) -> Vec<u8> {
+    vec![byte; if suite == Suite::A { 32 } else { 64 }]
+}
+
+fn hello(suite: Suite) -> Vec<u8> {
+    let offered: &[Suite] = if suite == Suite::A { &[Suite::A] } else { &Suite::ALL };
+    wire::Hello {
+        suites: offered.iter().map(|suite| suite.on_wire() as i32).collect(),
         agent_public_key: agent_key().verifying_key().as_bytes().to_vec(),
-        client_nonce: client_nonce.to_vec(),
-        build: build.into(),
+        client_nonce: CLIENT_NONCE.to_vec(),
+        build: BUILD.into(),
     }
-    .encode_to_vec();
-    let seal_public = Suite::A.public(&SEAL_KEY).unwrap();
-    let challenge = wire::Challenge {
-        hello_hash: hash(&[&hello]).to_vec(),
-        challenge_id: challenge_id.to_vec(),
+    .encode_to_vec()
+}
+
+fn seal_public(suite: Suite) -> Vec<u8> {
+    suite.public(&seal_keys(suite).last().unwrap().1).unwrap()
+}
+
+fn challenge(suite: Suite, edit: impl FnOnce(&mut wire::Challenge)) -> Vec<u8> {
+    let mut body = wire::Challenge {
+        hello_hash: hash(&[&hello(suite)]).to_vec(),
+        challenge_id: CHALLENGE_ID.to_vec(),
         server_time_ms: JANUARY_2026_MS + 1_000,
-        suite: wire::Suite::A as i32,
-        seal_key_id: hash(&[&seal_public]).to_vec(),
+        suite: suite.on_wire() as i32,
+        seal_key_id: hash(&[&seal_public(suite)]).to_vec(),
     };
-    let challenge = signed::sign(&join_key(), Label::Challenge, challenge.encode_to_vec());
-    let t: [u8; 64] = [hash(&[&hello]), hash(&[&challenge.body])].concat().try_into().unwrap();
-    let token = format!("ennt1.vectors.c2VjcmV0.{}", data_encoding::BASE64URL_NOPAD.encode(&signed::key_id(&root())));
-    let credential = wire::Credential { bootstrap_token: token.clone(), ..Default::default() }.encode_to_vec();
-    let (enc, sealed) = envelope::seal_credential(Suite::A, &seal_public, &t, &credential, &mut Fixed(0x21)).unwrap();
-    let proof = signed::sign_parts(&agent_key(), Label::Prove, &[&t, &hash(&[&enc, &sealed])]);
-    let joined = wire::Joined {
+    edit(&mut body);
+    body.encode_to_vec()
+}
+
+fn joined(t: &[u8; 64]) -> wire::Joined {
+    wire::Joined {
         t: t.to_vec(),
         agent_id: "agt_vectors".into(),
         organization: "org_1".into(),
         workspace: "wrk_prod".into(),
         epoch: 3,
-        access_token: access_token.to_vec(),
+        access_token: ACCESS_TOKEN.to_vec(),
         lives_s: 900,
         server_time_ms: JANUARY_2026_MS + 2_000,
-    };
+    }
+}
+
+/// One whole join, from hello to joined.
+fn join(suite: Suite) -> Value {
+    let hello = hello(suite);
+    let challenge = signed::sign(&join_key(), Label::Challenge, challenge(suite, |_| ()));
+    let t: [u8; 64] = [hash(&[&hello]), hash(&[&challenge.body])].concat().try_into().unwrap();
+    let token = format!("ennt1.vectors.c2VjcmV0.{}", data_encoding::BASE64URL_NOPAD.encode(&signed::key_id(&root())));
+    let credential = wire::Credential { bootstrap_token: token.clone(), ..Default::default() }.encode_to_vec();
+    let (seal_private, seal_public) = (seal_keys(suite).last().unwrap().1, seal_public(suite));
+    let (enc, sealed) = envelope::seal_credential(suite, &seal_public, &t, &credential, &mut Fixed(0x21)).unwrap();
+    let proof = signed::sign_parts(&agent_key(), Label::Prove, &[&t, &hash(&[&enc, &sealed])]);
+    let joined = joined(&t);
     let joined_body = joined.encode_to_vec();
     json!({
         "root": signing_key_json(&root()),
         "join_key": signing_key_json(&join_key()),
         "payload_key": signing_key_json(&payload_key()),
-        "seal_key": {"private_key": hex(SEAL_KEY), "public_key": hex(&seal_public), "key_id": hex(hash(&[&seal_public]))},
+        "seal_key": {"private_key": hex(seal_private), "public_key": hex(&seal_public), "key_id": hex(hash(&[&seal_public]))},
         "agent_key": signing_key_json(&agent_key()),
-        "client_nonce": hex(client_nonce),
-        "build": build,
+        "client_nonce": hex(CLIENT_NONCE),
+        "build": BUILD,
         "bootstrap_token": token,
         "hello": hex(&hello),
-        "keyset": envelope_json(&keyset()),
+        "keyset": envelope_json(&signed_keyset(suite)),
         "challenge": envelope_json(&challenge),
         "t": hex(t),
         "credential": hex(&credential),
-        "ephemeral_ikm": hex([0x21; 32]),
-        "finish": {"challenge_id": hex(challenge_id), "enc": hex(&enc), "sealed": hex(&sealed), "signature": hex(&proof)},
+        "ephemeral_ikm": hex(drawn(suite, 0x21)),
+        "finish": {"challenge_id": hex(CHALLENGE_ID), "enc": hex(&enc), "sealed": hex(&sealed), "signature": hex(&proof)},
         "joined": envelope_json(&signed::sign(&join_key(), Label::Joined, joined_body)),
         "identity": {
             "agent_id": joined.agent_id, "organization": joined.organization, "workspace": joined.workspace,
-            "epoch": joined.epoch, "access_token": hex(access_token), "lives_s": joined.lives_s,
+            "epoch": joined.epoch, "access_token": hex(ACCESS_TOKEN), "lives_s": joined.lives_s,
             "server_time_ms": joined.server_time_ms,
         },
     })
 }
 
-fn delivery() -> Delivery {
+fn delivery(suite: Suite) -> Delivery {
     Delivery {
         agent_id: "agt_vectors".into(),
         epoch: 3,
-        suite: Suite::A,
+        suite,
         stream_nonce: [0x13; 32],
         want_id: 42,
         namespace: "shop".into(),
@@ -193,8 +252,8 @@ fn delivery() -> Delivery {
     }
 }
 
-fn session(index: u64, seed: u8) -> wire::SessionKey {
-    wire::SessionKey { index, public_key: Suite::A.public(&[seed; 32]).unwrap() }
+fn session(suite: Suite, index: u64, seed: u8) -> wire::SessionKey {
+    wire::SessionKey { index, public_key: suite.public(&[seed; 32]).unwrap() }
 }
 
 fn sealed_json(sealed: &wire::Sealed) -> Value {
@@ -205,21 +264,21 @@ fn sealed_json(sealed: &wire::Sealed) -> Value {
 }
 
 /// One delivery, one tombstone, and everything that has to be refused.
-fn sealed() -> Value {
-    let delivery = delivery();
-    let session = session(17, 6);
+fn sealed(suite: Suite) -> Value {
+    let delivery = delivery(suite);
+    let session = session(suite, 17, 6);
     let master = [7; 32];
     let stamp_key = envelope::stamp_key(&master, &delivery.organization, &delivery.workspace, &delivery.secret);
     let seal = |payload: &[u8]| {
         envelope::seal(&delivery, &session, &stamp_key, payload, &payload_key(), &mut Fixed(0x22)).unwrap()
     };
     let good = seal(PAYLOAD.as_bytes());
-    let gone = envelope::gone(&Delivery { version: 10, ..delivery.clone() }, &payload_key());
+    let gone = good_gone(suite);
     json!({
         "payload_key": signing_key_json(&payload_key()),
         "join_key": signing_key_json(&join_key()),
         "session_key": {"index": 17, "private_key": hex([6; 32]), "public_key": hex(&session.public_key)},
-        "ephemeral_ikm": hex([0x22; 32]),
+        "ephemeral_ikm": hex(drawn(suite, 0x22)),
         "master_key": hex(master),
         "stamp_key": hex(stamp_key.as_slice()),
         "payload": PAYLOAD,
@@ -233,10 +292,14 @@ fn sealed() -> Value {
         "version": delivery.version,
         "committed_at_ms": delivery.committed_at_ms,
         "sealed": sealed_json(&good),
-        "refused": refused(&good),
+        "refused": refused(suite, &good),
         "gone": {"signed": envelope_json(&gone), "version": 10, "committed_at_ms": delivery.committed_at_ms},
         "gone_refused": gone_refused(&gone),
     })
+}
+
+fn good_gone(suite: Suite) -> wire::Signed {
+    envelope::gone(&Delivery { version: 10, ..delivery(suite) }, &payload_key())
 }
 
 type Edit = fn(&mut wire::Header);
@@ -269,13 +332,13 @@ const OTHER_HEADERS: [(&str, &str, Edit); 19] = [
 const OTHER_SEALED_HEADERS: [(&str, &str, Edit); 5] = [
     ("another session key's index", "WrongRecipient", |h| h.key_index += 1),
     ("another session key's hash", "WrongRecipient", |h| h.session_key_hash[0] ^= 1),
-    ("another suite", "WrongRecipient", |h| h.suite = 2),
+    ("another suite", "WrongRecipient", |h| h.suite = 3 - h.suite),
     ("no type", "BadPayload", |h| h.r#type = 0),
     ("a header that was not the AAD", "Undecryptable", |h| h.committed_at_ms += 1),
 ];
 
 /// One signature for every label.
-fn every_label(join: &Value, sealed: &Value) -> Value {
+fn every_label(suite: Suite, join: &Value, sealed: &Value) -> Value {
     let bytes = |value: &Value| HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap();
     let nonce = vec![0x13; 32];
     let access_token = bytes(&join["identity"]["access_token"]);
@@ -284,17 +347,17 @@ fn every_label(join: &Value, sealed: &Value) -> Value {
         agent_id: "agt_vectors".into(),
         epoch: 3,
         access_token_hash: hash(&[&access_token]).to_vec(),
-        suite: wire::Suite::A as i32,
+        suite: suite.on_wire() as i32,
     };
     let ask = wire::Ask {
         stream_nonce: nonce.clone(),
         seq: 1,
-        keys: vec![session(17, 6)],
+        keys: vec![session(suite, 17, 6)],
         wants: vec![wire::Want {
             id: 42,
             namespace: "shop".into(),
             binding: "payments-db".into(),
-            binding_uid: delivery().binding_uid,
+            binding_uid: delivery(suite).binding_uid,
             workspace: String::new(),
             secret: "payments db".into(),
             pin: 0,
@@ -302,7 +365,7 @@ fn every_label(join: &Value, sealed: &Value) -> Value {
         }],
         unwants: vec![41],
         reports: vec![wire::Report {
-            binding_uid: delivery().binding_uid,
+            binding_uid: delivery(suite).binding_uid,
             version: 8,
             workload: "Deployment/web".into(),
             phase: wire::report::Phase::Complete as i32,
