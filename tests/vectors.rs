@@ -6,10 +6,11 @@ use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use ennote_agent::crypto::envelope::{self, Expected, Facts};
 use ennote_agent::crypto::session_keys::SessionKey;
-use ennote_agent::crypto::signed::{self, Label, VerifyingKeys, hash};
+use ennote_agent::crypto::signed::{self, Label, SignatureError, VerifyingKeys, hash};
 use ennote_agent::crypto::suite::Suite;
 use ennote_agent::domain::content::{Fingerprints, StampKey};
 use ennote_agent::domain::name::DataKey;
+use ennote_agent::domain::reason::Reason;
 use ennote_agent::domain::secret_value::{SecretData, SecretValue};
 use ennote_agent::identity::join::{Credentials, Join, JoinError};
 use ennote_agent::identity::signing_key::AgentKey;
@@ -88,9 +89,32 @@ const LABELS: [Label; 9] = [
     Label::Gone,
 ];
 
+/// The files of one suite.
+struct Files {
+    suite: Suite,
+    offered: &'static [Suite],
+    signed: &'static str,
+    join: &'static str,
+    sealed: &'static str,
+}
+
+const SUITES: [Files; 2] = [
+    Files { suite: Suite::A, offered: &[Suite::A], signed: "signed.json", join: "join.json", sealed: "sealed.json" },
+    Files {
+        suite: Suite::B,
+        offered: &Suite::OFFERED,
+        signed: "signed-b.json",
+        join: "join-b.json",
+        sealed: "sealed-b.json",
+    },
+];
+
 #[test]
 fn every_label_signs_and_verifies_as_it_did() {
-    let file = file("signed.json");
+    SUITES.iter().for_each(|suite| signs_and_verifies(&file(suite.signed)));
+}
+
+fn signs_and_verifies(file: &Value) {
     let entries = file.as_array().unwrap();
     assert_eq!(entries.len(), LABELS.len());
     for (entry, label) in entries.iter().zip(LABELS) {
@@ -112,11 +136,11 @@ fn every_label_signs_and_verifies_as_it_did() {
 }
 
 /// The join up to and with `prove`, exactly as it was.
-fn begun(file: &Value) -> (Join, wire::BeginResponse, Trust, AgentKey, Credentials, Draws) {
+fn begun(suite: &Files, file: &Value) -> (Join, wire::BeginResponse, Trust, AgentKey, Credentials, Draws) {
     let mut draws =
         Draws(vec![bytes(&file["agent_key"]["seed"]), bytes(&file["client_nonce"]), bytes(&file["ephemeral_ikm"])]);
     let key = AgentKey::generate(&mut draws);
-    let join = Join::offering(&[Suite::A], &key, &text(&file["build"]), &mut draws);
+    let join = Join::offering(suite.offered, &key, &text(&file["build"]), &mut draws);
     assert_eq!(join.request().hello, bytes(&file["hello"]));
     let token = text(&file["bootstrap_token"]);
     assert_eq!(root_of_token(&token), Some(array(&file["root"]["key_id"])));
@@ -131,8 +155,12 @@ fn begun(file: &Value) -> (Join, wire::BeginResponse, Trust, AgentKey, Credentia
 
 #[test]
 fn the_join_is_begun_proved_and_finished_byte_for_byte() {
-    let file = file("join.json");
-    let (join, answer, mut trust, key, credentials, mut draws) = begun(&file);
+    SUITES.iter().for_each(is_begun_proved_and_finished);
+}
+
+fn is_begun_proved_and_finished(suite: &Files) {
+    let file = file(suite.join);
+    let (join, answer, mut trust, key, credentials, mut draws) = begun(suite, &file);
     let (proved, finish) = join.prove(&answer, &mut trust, &key, &credentials, &mut draws).unwrap();
     let expected = &file["finish"];
     assert_eq!(finish.challenge_id, bytes(&expected["challenge_id"]));
@@ -145,14 +173,14 @@ fn the_join_is_begun_proved_and_finished_byte_for_byte() {
     assert_eq!(identity.agent_id, text(&expected["agent_id"]));
     assert_eq!(identity.organization, text(&expected["organization"]));
     assert_eq!(identity.workspace, text(&expected["workspace"]));
-    assert_eq!(identity.epoch, number(&expected["epoch"]));
+    assert_eq!((identity.epoch, identity.suite), (number(&expected["epoch"]), suite.suite));
     assert_eq!(identity.access_token.as_slice(), bytes(&expected["access_token"]));
     assert_eq!(identity.lives.as_secs(), number(&expected["lives_s"]));
 }
 
 #[test]
 fn a_join_with_one_bit_of_an_answer_changed_is_refused() {
-    let file = file("join.json");
+    let file = file("join-b.json");
     type Edit = fn(&mut wire::BeginResponse);
     let edits: [Edit; 6] = [
         |a| a.root_public_key[0] ^= 1,
@@ -163,19 +191,19 @@ fn a_join_with_one_bit_of_an_answer_changed_is_refused() {
         |a| a.challenge.as_mut().unwrap().key_id[0] ^= 1,
     ];
     for (index, edit) in edits.into_iter().enumerate() {
-        let (join, mut answer, mut trust, key, credentials, mut draws) = begun(&file);
+        let (join, mut answer, mut trust, key, credentials, mut draws) = begun(&SUITES[1], &file);
         edit(&mut answer);
         let refused: Option<JoinError> = join.prove(&answer, &mut trust, &key, &credentials, &mut draws).err();
         assert!(refused.is_some(), "edit {index}");
     }
 }
 
-fn expected(file: &Value) -> Expected {
+fn expected(suite: Suite, file: &Value) -> Expected {
     let expected = &file["expected"];
     Expected {
         agent_id: text(&expected["agent_id"]),
         epoch: number(&expected["epoch"]),
-        suite: Suite::A,
+        suite,
         stream_nonce: bytes(&expected["stream_nonce"]),
         want_id: number(&expected["want_id"]),
         namespace: text(&expected["namespace"]),
@@ -187,9 +215,9 @@ fn expected(file: &Value) -> Expected {
     }
 }
 
-fn session_key(file: &Value) -> SessionKey {
+fn session_key(suite: Suite, file: &Value) -> SessionKey {
     let of = &file["session_key"];
-    let (key, public) = SessionKey::from_seed(Suite::A, number(&of["index"]), &array(&of["private_key"])).unwrap();
+    let (key, public) = SessionKey::from_seed(suite, number(&of["index"]), &array(&of["private_key"])).unwrap();
     assert_eq!(public, bytes(&of["public_key"]));
     key
 }
@@ -203,11 +231,15 @@ fn keyset() -> Keyset {
 
 #[test]
 fn the_delivery_opens_to_its_stamp_key_and_payload_and_the_tombstone_counts() {
-    let file = file("sealed.json");
-    let (expected, listed) = (expected(&file), keyset().payload);
+    SUITES.iter().for_each(opens_and_counts);
+}
+
+fn opens_and_counts(suite: &Files) {
+    let (suite, file) = (suite.suite, file(suite.sealed));
+    let (expected, listed) = (expected(suite, &file), keyset().payload);
     let sealed = sealed_of(&file["sealed"]);
     assert_eq!(envelope::claimed_key(&sealed), Some(number(&file["session_key"]["index"])));
-    let opened = envelope::open(sealed, session_key(&file), &expected, &listed).unwrap();
+    let opened = envelope::open(sealed, session_key(suite, &file), &expected, &listed).unwrap();
     let committed_at_ms = file["committed_at_ms"].as_i64().unwrap();
     assert_eq!(opened.facts, Facts { version: number(&file["version"]), committed_at_ms });
     assert_eq!(opened.payload.expose(), text(&file["payload"]).as_bytes());
@@ -222,20 +254,83 @@ fn the_delivery_opens_to_its_stamp_key_and_payload_and_the_tombstone_counts() {
 
 #[test]
 fn every_altered_delivery_is_refused_for_its_own_reason() {
-    let file = file("sealed.json");
-    let (expected, listed) = (expected(&file), keyset().payload);
-    let mut reasons = std::collections::BTreeSet::new();
-    for case in file["refused"].as_array().unwrap() {
-        let refused = envelope::open(sealed_of(&case["sealed"]), session_key(&file), &expected, &listed).err();
-        let reason = refused.map(|refusal| format!("{:?}", refusal.0));
-        assert_eq!(reason.as_deref(), case["reason"].as_str(), "{}", case["name"]);
-        reasons.extend(reason);
+    for suite in &SUITES {
+        let (suite, file) = (suite.suite, file(suite.sealed));
+        let (expected, listed) = (expected(suite, &file), keyset().payload);
+        let mut reasons = std::collections::BTreeSet::new();
+        for case in file["refused"].as_array().unwrap() {
+            let refused =
+                envelope::open(sealed_of(&case["sealed"]), session_key(suite, &file), &expected, &listed).err();
+            let reason = refused.map(|refusal| format!("{:?}", refusal.0));
+            assert_eq!(reason.as_deref(), case["reason"].as_str(), "{suite:?}: {}", case["name"]);
+            reasons.extend(reason);
+        }
+        assert_eq!(reasons.len(), 7, "every reason of PROTOCOL.md but Rollback: {reasons:?}");
     }
-    assert_eq!(reasons.len(), 7, "every reason of PROTOCOL.md but Rollback: {reasons:?}");
-    for case in file["gone_refused"].as_array().unwrap() {
-        let refused = envelope::gone(&envelope_of(&case["signed"]), &expected, &listed).err();
-        let reason = refused.map(|refusal| format!("{:?}", refusal.0));
-        assert_eq!(reason.as_deref(), case["reason"].as_str(), "{}", case["name"]);
+}
+
+#[test]
+fn every_altered_tombstone_is_refused_for_its_own_reason() {
+    let more = file("gone-refused.json");
+    for (suite, more) in SUITES.iter().zip([&more["a"], &more["b"]]) {
+        let (suite, file) = (suite.suite, file(suite.sealed));
+        let (expected, listed) = (expected(suite, &file), keyset().payload);
+        let cases = file["gone_refused"].as_array().unwrap().iter().chain(more.as_array().unwrap());
+        for case in cases {
+            let refused = envelope::gone(&envelope_of(&case["signed"]), &expected, &listed).err();
+            let reason = refused.map(|refusal| format!("{:?}", refusal.0));
+            assert_eq!(reason.as_deref(), case["reason"].as_str(), "{suite:?}: {}", case["name"]);
+        }
+    }
+}
+
+#[test]
+fn what_is_sealed_by_one_suite_is_refused_on_a_stream_of_the_other() {
+    let (a, b) = (file("sealed.json"), file("sealed-b.json"));
+    let listed = keyset().payload;
+    let refused = |suite: Suite, key: Suite, file: &Value| {
+        let expected = expected(suite, file);
+        envelope::open(sealed_of(&file["sealed"]), session_key(key, file), &expected, &listed).err().map(|r| r.0)
+    };
+    assert_eq!(refused(Suite::B, Suite::A, &a), Some(Reason::WrongRecipient));
+    assert_eq!(refused(Suite::A, Suite::B, &b), Some(Reason::WrongRecipient));
+    for (suite, file) in [(Suite::B, &a), (Suite::A, &b)] {
+        let gone = envelope::gone(&envelope_of(&file["gone"]["signed"]), &expected(suite, file), &listed);
+        assert_eq!(gone.err().map(|r| r.0), Some(Reason::WrongRecipient));
+    }
+}
+
+/// The name of a refusal of a join, as the vectors have it.
+fn name_of(error: JoinError) -> String {
+    match error {
+        JoinError::Trust(error) => format!("{error:?}"),
+        JoinError::Signature(SignatureError::UnknownKey) => "UnknownKey".to_owned(),
+        JoinError::Signature(SignatureError::Bad) => "BadSignature".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_altered_answer_of_a_join_is_refused_for_its_own_reason() {
+    let (cases, file) = (file("join-refused.json"), file("join-b.json"));
+    for case in cases["begin"].as_array().unwrap() {
+        let (join, _, mut trust, key, credentials, mut draws) = begun(&SUITES[1], &file);
+        trust.require_keyset(number(&cases["seen_keyset_version"]));
+        let of = &case["answer"];
+        let answer = wire::BeginResponse {
+            root_public_key: bytes(&of["root_public_key"]),
+            keyset: Some(envelope_of(&of["keyset"])),
+            challenge: Some(envelope_of(&of["challenge"])),
+        };
+        let refused = join.prove(&answer, &mut trust, &key, &credentials, &mut draws).err().map(name_of);
+        assert_eq!(refused.as_deref(), case["reason"].as_str(), "begin: {}", case["name"]);
+    }
+    for case in cases["finish"].as_array().unwrap() {
+        let (join, answer, mut trust, key, credentials, mut draws) = begun(&SUITES[1], &file);
+        let (proved, _) = join.prove(&answer, &mut trust, &key, &credentials, &mut draws).unwrap();
+        let answer = wire::FinishResponse { joined: Some(envelope_of(&case["joined"])) };
+        let refused = proved.finish(&answer, &mut trust).err().map(name_of);
+        assert_eq!(refused.as_deref(), case["reason"].as_str(), "finish: {}", case["name"]);
     }
 }
 
