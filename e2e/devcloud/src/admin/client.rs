@@ -3,8 +3,8 @@
 use super::request::{Request, answer};
 use super::socket::SOCKET;
 use crate::core::{
-    AgentEntry, Core, Fetched, NewPat, NewToken, OpenError, PatEntry, PatRequest, Revoked, SecretEntry, TokenRequest,
-    VersionEntry,
+    AgentEntry, Core, Fetched, KeyEntry, NewPat, NewToken, OpenError, PatEntry, PatRequest, Revoked, SecretEntry,
+    TokenRequest, VersionEntry,
 };
 use crate::payload::Kind;
 use crate::settings::Lifetimes;
@@ -164,6 +164,30 @@ impl Client {
     /// [`Failure`].
     pub async fn ban_agent(&self, name: &str, banned: bool) -> Result<Revoked, Failure> {
         self.call(Request::BanAgent { name: name.to_owned(), banned }).await
+    }
+
+    /// The signing keys enrolled for an agent.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn agent_keys(&self, name: &str) -> Result<Vec<KeyEntry>, Failure> {
+        self.call(Request::AgentKeys { name: name.to_owned() }).await
+    }
+
+    /// Replaces the signing keys of an agent's cluster.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn give_keys(&self, name: &str, jwks: String) -> Result<Vec<KeyEntry>, Failure> {
+        self.call(Request::GiveKeys { name: name.to_owned(), jwks }).await
+    }
+
+    /// Accepts a key that an agent reported.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn accept_key(&self, name: &str, thumbprint: String) -> Result<Vec<KeyEntry>, Failure> {
+        self.call(Request::AcceptKey { name: name.to_owned(), thumbprint }).await
     }
 
     /// All alarms, newest first.

@@ -30,6 +30,12 @@ pub enum Request {
     BanAgent { name: String, banned: bool },
     /// List of `Alarm`.
     Alarms,
+    /// List of `KeyEntry`.
+    AgentKeys { name: String },
+    /// List of `KeyEntry`.
+    GiveKeys { name: String, jwks: String },
+    /// List of `KeyEntry`.
+    AcceptKey { name: String, thumbprint: String },
     /// `Grant`.
     Grant { agent: String, namespace: String, workspace: Option<String>, secret: Option<String> },
     /// `NewPat`.
@@ -64,6 +70,9 @@ pub(super) async fn answer(core: &Core, request: Request) -> Result<Zeroizing<St
         Request::Agents => json(&core.agents().map_err(said)?),
         Request::RevokeAgent { name } => json(&core.revoke_agent(&name).await.map_err(said)?),
         Request::BanAgent { name, banned } => json(&core.ban_agent(&name, banned).await.map_err(said)?),
+        Request::AgentKeys { name } => json(&core.agent_keys(&name).map_err(said)?),
+        Request::GiveKeys { name, jwks } => json(&core.give_keys(&name, &jwks).await.map_err(said)?),
+        Request::AcceptKey { name, thumbprint } => json(&core.accept_key(&name, &thumbprint).await.map_err(said)?),
         Request::Alarms => json(&core.alarms().map_err(said)?),
         Request::Grant { agent, namespace, workspace, secret } => {
             json(&core.grant(&agent, &namespace, workspace.as_deref(), secret.as_deref()).await.map_err(said)?)

@@ -254,6 +254,25 @@ pub enum AgentCommand {
         /// Name of the agent
         name: String,
     },
+    /// List the signing keys of an agent's cluster, by which it comes back; or accept one that it reported
+    Keys {
+        /// Name of the agent
+        name: String,
+        /// Thumbprint of a reported key, which counts for joins from now on
+        #[arg(long, value_name = "THUMBPRINT")]
+        accept: Option<String>,
+    },
+    /// Replace the signing keys of an agent's cluster, after they changed while the agent was away
+    #[command(after_help = "\
+Example:
+  kubectl get --raw /openid/v1/jwks | ennote-devcloud agent jwks shop --file -")]
+    Jwks {
+        /// Name of the agent
+        name: String,
+        /// JSON Web Key Set; `-`: stdin
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Take a ban back
     Unban {
         /// Name of the agent

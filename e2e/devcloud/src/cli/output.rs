@@ -1,7 +1,7 @@
 //! Tables for people, JSON for programs. A reader that went away is no error.
 
 use super::args::Format;
-use crate::core::{AgentEntry, Fetched, NewToken, Revoked, SecretEntry, VersionEntry};
+use crate::core::{AgentEntry, Fetched, KeyEntry, NewToken, Revoked, SecretEntry, VersionEntry};
 use crate::names::quoted;
 use crate::store::{Alarm, Grant, Workspace};
 use comfy_table::{Table, presets};
@@ -169,6 +169,29 @@ impl<W: Write> Output<W> {
             })
         };
         self.list(&["LAST", "TIMES", "AGENT", "KIND", "WHAT"], entries, shown, row, "No alarms.")
+    }
+
+    pub(super) fn keys(&mut self, entries: &[KeyEntry]) -> io::Result<()> {
+        let state = |key: &KeyEntry| match (key.joins, key.renews, key.gone_ms) {
+            (true, _, None) => "good",
+            (true, _, Some(_)) => "good, but no longer listed",
+            (false, true, _) => "for renewals; --accept lets it join",
+            (false, false, None) => "waits for --accept",
+            (false, false, Some(_)) => "gone",
+        };
+        let origin = |key: &KeyEntry| serde_json::to_value(key.origin).unwrap_or_default();
+        let row = |key: &KeyEntry, now| {
+            let kid = key.kid.clone().unwrap_or_default();
+            let origin = origin(key).as_str().unwrap_or_default().to_owned();
+            vec![key.thumbprint.clone(), kid, origin, state(key).to_owned(), since(key.since_ms, now)]
+        };
+        let shown = |key: &KeyEntry| {
+            json!({
+                "thumbprint": key.thumbprint, "kid": key.kid, "origin": origin(key), "state": state(key), "proven": key.proven,
+                "joins": key.joins, "renews": key.renews, "since": rfc3339(key.since_ms), "gone_since": key.gone_ms.map(rfc3339),
+            })
+        };
+        self.list(&["THUMBPRINT", "KID", "ORIGIN", "STATE", "SINCE"], entries, shown, row, "No keys.")
     }
 
     pub(super) fn granted(&mut self, name: &str, grant: &Grant) -> io::Result<()> {

@@ -132,6 +132,14 @@ async fn agent(data: &Path, command: AgentCommand, mut out: Output<impl Write>) 
         AgentCommand::Unban { name } => {
             out.banned(&name, false, &client.ban_agent(&name, false).await.map_err(Ended::of)?)
         }
+        AgentCommand::Keys { name, accept: None } => out.keys(&client.agent_keys(&name).await.map_err(Ended::of)?),
+        AgentCommand::Keys { name, accept: Some(thumbprint) } => {
+            out.keys(&client.accept_key(&name, thumbprint).await.map_err(Ended::of)?)
+        }
+        AgentCommand::Jwks { name, file } => {
+            let jwks = values::text(&file, &mut io::stdin().lock()).map_err(Ended::of)?;
+            out.keys(&client.give_keys(&name, jwks).await.map_err(Ended::of)?)
+        }
         AgentCommand::Grant(args) => {
             let granted =
                 client.grant(&args.name, &args.namespace, args.workspace.as_deref(), args.secret.as_deref()).await;

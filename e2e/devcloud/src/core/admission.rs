@@ -3,7 +3,7 @@
 
 use super::alarms::{Kind, NewAlarm};
 use super::enrolments::{self, Purpose, Rolls};
-use super::{Hub, News, Proven, Refusal, epochs, tokens};
+use super::{Hub, News, Proven, Refusal, epochs, rolls, tokens};
 use crate::attestation::{Attested, Fault, Rules, Unverified};
 use crate::entropy;
 use crate::signed::hash;
@@ -149,7 +149,7 @@ fn enrol(tx: &mut Tx<'_, '_, News>, mut token: Token, proven: &Proven, terms: &T
 
 /// (c): the agent of an enrolled ServiceAccount.
 fn re_attest(tx: &mut Tx<'_, '_, News>, proven: &Proven, terms: &Terms) -> Result<Agent, Denied> {
-    let (mut agent, enrolment, attested) = enrolments::holder(tx, &proven.sa_token, terms)?;
+    let (mut agent, mut enrolment, attested, signer) = enrolments::holder(tx, &proven.sa_token, terms)?;
     welcome(&agent)?;
     unseen(&agent, &attested, proven, terms)?;
     // A standby: its key was overtaken, and who overtook it is at work.
@@ -158,6 +158,7 @@ fn re_attest(tx: &mut Tx<'_, '_, News>, proven: &Proven, terms: &Terms) -> Resul
     }
     agent.attested = true;
     settle(tx, &mut agent, Some(&attested), proven, terms)?;
+    rolls::reported(tx, &agent, &mut enrolment, &signer, &proven.jwks, terms.rolls)?;
     tx.put(Table::Enrolments, &[&agent.id], &enrolment)?;
     Ok(agent)
 }
@@ -178,11 +179,12 @@ pub(super) fn renew(
     }
     if agent.attested {
         let enrolment: Option<Enrolment> = tx.get(Table::Enrolments, &[agent_id])?;
-        let enrolment = enrolment.filter(|enrolment| !enrolment.void).ok_or(Fault::IssuerUnknown)?;
+        let mut enrolment = enrolment.filter(|enrolment| !enrolment.void).ok_or(Fault::IssuerUnknown)?;
         let now = tx.now_ms();
         let keys = enrolment.keys.iter().filter(|key| enrolments::counts(key, Purpose::Renewal, now, terms.rolls));
         let token = Unverified::read(&proven.sa_token)?;
-        let (attested, _) = token.judged(keys.map(|key| &key.jwk), terms.rules(now))?;
+        let (attested, signer) = token.judged(keys.map(|key| &key.jwk), terms.rules(now))?;
+        let signer = signer.thumbprint.clone();
         if attested.subject != enrolment.subject {
             return Err(Fault::Subject.into());
         }
@@ -191,6 +193,9 @@ pub(super) fn renew(
         }
         unseen(&agent, &attested, proven, terms)?;
         epochs::remember(&mut agent, &attested, now);
+        enrolments::prove(&mut enrolment, &signer);
+        rolls::reported(tx, &agent, &mut enrolment, &signer, &proven.jwks, terms.rolls)?;
+        tx.put(Table::Enrolments, &[agent_id], &enrolment)?;
     }
     agent.build.clone_from(&proven.build);
     Ok(agent)

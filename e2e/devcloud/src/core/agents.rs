@@ -176,7 +176,7 @@ impl Core {
     }
 }
 
-fn by_name(tx: &Tx<'_, '_, News>, name: &str) -> Result<Agent, AdminError> {
+pub(super) fn by_name(tx: &Tx<'_, '_, News>, name: &str) -> Result<Agent, AdminError> {
     let id: Option<String> = tx.get(Table::AgentNames, &[name])?;
     let agent = id.map(|id| tx.get::<Agent>(Table::Agents, &[&id])).transpose()?.flatten();
     agent.ok_or_else(|| AdminError::NoAgent(name.to_owned()))

@@ -29,6 +29,10 @@ pub(super) enum Kind {
     KeyClaimed,
     /// Two pods take turns in one identity.
     Epochs,
+    /// R2: the cluster lists a key that was not known.
+    KeyReported,
+    /// R2: more keys than are kept.
+    KeySurplus,
 }
 
 impl Kind {
@@ -40,6 +44,8 @@ impl Kind {
             Self::AlreadyEnrolled => "ALREADY_ENROLLED",
             Self::KeyClaimed => "KEY_CLAIMED",
             Self::Epochs => "EPOCHS",
+            Self::KeyReported => "KEY_REPORTED",
+            Self::KeySurplus => "KEY_SURPLUS",
         }
     }
 
@@ -59,6 +65,12 @@ impl Kind {
             ),
             Self::KeyClaimed => format!(
                 "a signing key that {agent} had only listed belongs to the cluster of another agent, and was taken from {agent}: its cluster lists keys that are not its own. If you do not know why: ennote-devcloud agent ban {agent}"
+            ),
+            Self::KeyReported => format!(
+                "{agent} reports a new signing key of its cluster. It counts for renewals; for joins it waits. To see it, and to accept it now: ennote-devcloud agent keys {agent}"
+            ),
+            Self::KeySurplus => format!(
+                "{agent} reports more signing keys of its cluster than are kept, and the last were left out. To say which ones count: ennote-devcloud agent jwks {agent} --file FILE"
             ),
             Self::Epochs => format!(
                 "more than three agent keys of {agent} from two pods joined within minutes: two agents share one identity. Run one replica, or give the other an agent name of its own"

@@ -35,8 +35,12 @@ pub(super) fn counts(key: &EnrolledKey, purpose: Purpose, now_ms: i64, rolls: Ro
     there && (trusted || (waited && !rolls.strict))
 }
 
-/// The agent of a ServiceAccount token.
-pub(super) fn holder(tx: &Tx<'_, '_, News>, text: &str, terms: &Terms) -> Result<(Agent, Enrolment, Attested), Denied> {
+/// The agent of a ServiceAccount token, and the thumbprint of the key that signed it.
+pub(super) fn holder(
+    tx: &Tx<'_, '_, News>,
+    text: &str,
+    terms: &Terms,
+) -> Result<(Agent, Enrolment, Attested, String), Denied> {
     let token = Unverified::read(text)?;
     let (subject, uid) = token.owner()?;
     let mut enrolled = of_account(tx, subject, uid)?;
@@ -55,13 +59,18 @@ pub(super) fn holder(tx: &Tx<'_, '_, News>, text: &str, terms: &Terms) -> Result
             Ok(key) => {
                 let key = key.clone();
                 let (attested, _) = token.judged([&key], terms.rules(now))?;
-                enrolment.keys.iter_mut().for_each(|own| own.proven |= own.jwk.thumbprint == key.thumbprint);
+                prove(&mut enrolment, &key.thumbprint);
                 let agent = tx.get(Table::Agents, &[&enrolment.agent_id])?.ok_or(Fault::IssuerUnknown)?;
-                return Ok((agent, enrolment, attested));
+                return Ok((agent, enrolment, attested, key.thumbprint));
             }
         }
     }
     Err(fault.into())
+}
+
+/// Notes that a token of this key was shown.
+pub(super) fn prove(enrolment: &mut Enrolment, thumbprint: &str) {
+    enrolment.keys.iter_mut().for_each(|own| own.proven |= own.jwk.thumbprint == thumbprint);
 }
 
 /// What is wrong with a token whose ServiceAccount nobody has enrolled.
@@ -189,7 +198,7 @@ pub(super) fn drop_of(tx: &mut Tx<'_, '_, News>, agent_id: &str) -> Result<(), S
     Ok(())
 }
 
-fn of_account(tx: &Tx<'_, '_, News>, subject: &str, uid: &str) -> Result<Vec<Enrolment>, StoreError> {
+pub(super) fn of_account(tx: &Tx<'_, '_, News>, subject: &str, uid: &str) -> Result<Vec<Enrolment>, StoreError> {
     let ids: Vec<String> = tx.get(Table::Accounts, &[subject, uid])?.unwrap_or_default();
     let rows = ids.iter().map(|id| tx.get(Table::Enrolments, &[id]));
     rows.filter_map(Result::transpose).collect()

@@ -16,6 +16,7 @@ mod keyset;
 mod open;
 mod pats;
 mod refusal;
+mod rolls;
 mod secrets;
 mod tokens;
 
@@ -27,6 +28,7 @@ pub use keyset::{Keys, SealKey};
 pub use open::{AlreadyInitialised, Core, InitOptions, OpenError};
 pub use pats::{BadPat, MAX_PAT_LIFE, NewPat, PatEntry, PatRequest, Principal};
 pub use refusal::Refusal;
+pub use rolls::KeyEntry;
 pub use secrets::{Fetched, SecretEntry, VersionEntry};
 pub use tokens::{NewToken, TokenRequest};
 
@@ -73,6 +75,14 @@ pub enum AdminError {
     NoPat(String),
     #[error("name at least one namespace: --namespace NAMESPACE; or a --service-account, whose own is meant then")]
     NoNamespace,
-    #[error("--jwks cannot be used: {0}; take it from the cluster with: kubectl get --raw /openid/v1/jwks")]
+    #[error("agent {0:?} has no ServiceAccount enrolled; it gets one with: ennote-devcloud token create --agent {0}")]
+    NotEnrolled(String),
+    #[error("no enrolled key has the thumbprint {0:?}; see: ennote-devcloud agent keys NAME")]
+    NoKey(String),
+    #[error(
+        "another agent is enrolled with one of these keys for the same ServiceAccount; see: ennote-devcloud agent list"
+    )]
+    KeyTaken,
+    #[error("the key set cannot be used: {0}; take it from the cluster with: kubectl get --raw /openid/v1/jwks")]
     Jwks(#[from] crate::attestation::BadJwks),
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod cluster;
+pub mod pod;
 
 use ed25519_dalek::SigningKey;
 use ennote_devcloud::cloud::{Server, Transport};
@@ -50,20 +51,29 @@ pub struct Cloud {
 
 impl Cloud {
     pub async fn start(lives: Lifetimes) -> Self {
-        Self::start_with(lives, &Suite::ALL).await
+        Self::attesting(lives, &Attesting::default()).await
+    }
+
+    /// A cloud that judges ServiceAccount tokens so.
+    pub async fn attesting(lives: Lifetimes, attesting: &Attesting) -> Self {
+        Self::made(lives, &Suite::ALL, attesting).await
     }
 
     /// A cloud that has these suites only.
     pub async fn start_with(lives: Lifetimes, suites: &[Suite]) -> Self {
+        Self::made(lives, suites, &Attesting::default()).await
+    }
+
+    async fn made(lives: Lifetimes, suites: &[Suite], attesting: &Attesting) -> Self {
         // Closed to others under any umask.
         let directory = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap();
         let options = InitOptions { organization: "acme".into(), workspace: "prod".into(), tls_names: vec![] };
         Core::init(directory.path(), &options).await.unwrap();
-        Self::serve(directory, lives, suites).await
+        Self::serve(directory, lives, suites, attesting).await
     }
 
-    async fn serve(directory: tempfile::TempDir, lives: Lifetimes, suites: &[Suite]) -> Self {
-        let core = Core::open_with(directory.path(), lives, suites.to_vec(), &Attesting::default()).await.unwrap();
+    async fn serve(directory: tempfile::TempDir, lives: Lifetimes, suites: &[Suite], attesting: &Attesting) -> Self {
+        let core = Core::open_with(directory.path(), lives, suites.to_vec(), attesting).await.unwrap();
         let server = Server::start(core.clone(), ([127, 0, 0, 1], 0).into(), Transport::Tls).await.unwrap();
         Self { directory, core, server }
     }
@@ -80,7 +90,7 @@ impl Cloud {
         };
         timeout(PATIENCE, freed).await.unwrap();
         drop(core);
-        Self::serve(directory, lives, &Suite::ALL).await
+        Self::serve(directory, lives, &Suite::ALL, &Attesting::default()).await
     }
 
     pub async fn token(&self, agent: &str, namespaces: &[&str]) -> String {
