@@ -3,9 +3,10 @@
 use crate::clock;
 use crate::cloud::identity_service::{IdentityService, JoinFailure};
 use crate::cloud::inbox::Inbox;
-use crate::cloud::retry::{Recovery, asked_pause, pause, problem, reason, recover, refused};
+use crate::cloud::retry::{Recovery, asked_pause, problem, reason, recover, refused};
 use crate::cloud::state::LinkState;
 use crate::cloud::stream::{self, End, Happened, Shared};
+use crate::cloud::waiting::Attempts;
 use crate::domain::reason::Problem;
 use crate::entropy::spread;
 use crate::identity::access_token::Session;
@@ -15,17 +16,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 use tonic::transport::Channel;
-
-/// How often credentials are read again while the agent waits for others.
-const REREAD: Duration = Duration::from_secs(2);
-/// Lost credentials are tried again after this long even if they are the same.
-const RETRY_LOST: Duration = Duration::from_secs(300);
-/// What another agent of this identity gets before it is asked whether it still lives.
-const STAND_BY: Duration = Duration::from_secs(60);
-/// A link that was healthy for this long starts its pauses anew.
-const HEALTHY: Duration = Duration::from_secs(60);
 
 /// What the link is made of.
 pub struct Link {
@@ -55,7 +47,7 @@ impl Link {
             happened,
         };
         let mut session: Option<Arc<Session>> = None;
-        let mut attempt = 0;
+        let mut attempts = Attempts::default();
         let mut streams = 0;
         self.state.send_modify(|state| state.fresh_at = Some(clock::now()));
         loop {
@@ -65,16 +57,14 @@ impl Link {
                 None => match self.identity.join().await {
                     Ok(fresh) => fresh,
                     Err(failure) => {
-                        self.wait_after(Failure::of_join(&failure, &self.authority), &mut attempt).await;
+                        self.wait_after(Failure::of_join(&failure, &self.authority), &mut attempts).await;
                         continue;
                     }
                 },
             };
             let began = Instant::now();
             let end = self.serve(&shared, current, &mut streams, &mut events).await;
-            if began.elapsed() >= HEALTHY {
-                attempt = 0;
-            }
+            attempts.lived(began.elapsed());
             let failure = Failure::of_stream(&end, &self.authority);
             let had_been_live = self.state.borrow().live;
             tracing::info!(?failure.recovery, why = failure.why, had_been_live, "the stream to the cloud ended");
@@ -84,38 +74,17 @@ impl Link {
             if matches!(failure.recovery, Recovery::BackOff) {
                 session = self.identity.session();
             }
-            self.wait_after(failure, &mut attempt).await;
+            self.wait_after(failure, &mut attempts).await;
         }
     }
 
     /// Publishes why there is no stream, and waits as long as that asks for.
-    async fn wait_after(&self, failure: Failure, attempt: &mut u32) {
+    async fn wait_after(&self, failure: Failure, attempts: &mut Attempts) {
         self.state.send_modify(|state| {
             state.live = false;
             state.problem = Some(failure.problem.clone());
         });
-        match failure.recovery {
-            Recovery::Lost => self.other_credentials(RETRY_LOST).await,
-            // A new token may be what lifts it.
-            Recovery::Banned => self.other_credentials(RETRY_LOST.mul_f64(1.0 + 5.0 * spread())).await,
-            Recovery::Superseded => sleep(STAND_BY).await,
-            Recovery::Rejoin if *attempt == 0 => {}
-            Recovery::Rejoin | Recovery::BackOff => {
-                sleep(failure.pause.unwrap_or_else(|| pause(*attempt, spread()))).await
-            }
-        }
-        *attempt = attempt.saturating_add(1);
-    }
-
-    /// Waits until the files hold something else, at most this long.
-    async fn other_credentials(&self, at_most: Duration) {
-        let used = self.identity.files();
-        let changed = async {
-            while self.identity.files() == used {
-                sleep(REREAD).await;
-            }
-        };
-        let _ = timeout(at_most, changed).await;
+        attempts.failed(failure.recovery, failure.pause, spread()).over(|| self.identity.files()).await;
     }
 
     /// Keeps a stream, and a second one while the first drains, until the last of them ends.

@@ -13,3 +13,4 @@ pub mod link;
 pub mod retry;
 pub mod state;
 pub mod stream;
+pub mod waiting;
