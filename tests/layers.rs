@@ -62,8 +62,34 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("std::env", &["config"], "only config reads the environment"),
 ];
 
+/// The one way to a credential: who may name what, wherever it stands in a path, as a field or as a method. `{` after a name is
+/// the making of one. The identity service gathers and publishes; every caller takes the session from its watch.
+const CREDENTIALS: &[(&[&str], &[&str])] = &[
+    (&["AgentKey"], &["identity/signing_key.rs", "identity/join.rs", "cloud/identity_service.rs"]),
+    (&["AgentKey::generate"], &["cloud/identity_service.rs"]),
+    (&["ed25519_dalek::SigningKey"], &["identity/signing_key.rs", "crypto/signed.rs"]),
+    (&["CredentialSource", "Discover"], &["cloud/credentials.rs", "cloud/identity_service.rs", "agent.rs"]),
+    (&["Credentials", "Credential"], &["identity/join.rs", "cloud/credentials.rs", "cloud/identity_service.rs"]),
+    (
+        &["bootstrap_token", "sa_token", ".gather"],
+        &["identity/join.rs", "cloud/credentials.rs", "cloud/identity_service.rs"],
+    ),
+    (&["TokenText"], &["config.rs", "cloud/credentials.rs"]),
+    (
+        &["auth_token", "auth_token_file", "sa_token_file", "token_file"],
+        &["config.rs", "agent.rs", "cloud/credentials.rs"],
+    ),
+    (&["access_token"], &["identity/access_token.rs", "identity/join.rs", "identity/mod.rs", "cloud/stream.rs"]),
+    (&["IdentityServiceClient", "Session {"], &["cloud/identity_service.rs"]),
+    (&["SyncServiceClient", "OpenFrame", "Label::Open"], &["cloud/stream.rs"]),
+    (&["Label::Prove"], &["identity/join.rs"]),
+];
+
 /// Path prefixes that no pure module may name.
 const NOT_PURE: &[&str] = &[
+    "async",
+    "futures",
+    "std::future",
     "tokio",
     "tokio_stream",
     "tokio_rustls",
@@ -130,6 +156,36 @@ fn without_tests(tokens: TokenStream) -> Vec<TokenTree> {
     kept
 }
 
+/// Whether a path names `what`: a type or a variant anywhere in it, a field or method at its end (modules have such names too).
+fn is_named(path: &str, what: &str) -> bool {
+    let segments: Vec<&str> = path.trim_start_matches('.').split("::").collect();
+    let wanted: Vec<&str> = what.trim_start_matches('.').split("::").collect();
+    let found = segments.windows(wanted.len()).rposition(|part| part == wanted);
+    let is_type = what.chars().any(char::is_uppercase);
+    found.is_some_and(|at| is_type || at + wanted.len() == segments.len())
+        && (path.starts_with('.') || !what.starts_with('.'))
+}
+
+/// Where `tokens` make a value of a type by naming its fields, as `Type {`.
+fn made(tokens: &[TokenTree], found: &mut BTreeSet<Name>) {
+    const NOT_MADE: [&str; 3] = ["struct", "impl", "for"];
+    for (at, token) in tokens.iter().enumerate() {
+        if let TokenTree::Group(group) = token {
+            made(&without_tests(group.stream()), found);
+        }
+        let braces = matches!(tokens.get(at + 1), Some(TokenTree::Group(g)) if g.delimiter() == Delimiter::Brace);
+        let before = at.checked_sub(1).and_then(|at| tokens.get(at));
+        let declared = matches!(before, Some(TokenTree::Ident(i)) if NOT_MADE.iter().any(|not| i == not))
+            || matches!(before, Some(TokenTree::Punct(p)) if p.as_char() == '>');
+        if let TokenTree::Ident(ident) = token
+            && braces
+            && !declared
+        {
+            found.insert(Name { path: format!("{ident} {{"), line: ident.span().start().line });
+        }
+    }
+}
+
 /// Reads one path from the start of `tokens`, after `prefix`; returns how many tokens it took.
 fn read_path(tokens: &[TokenTree], prefix: &str, names: &mut BTreeSet<Name>) -> usize {
     let mut path = prefix.to_owned();
@@ -192,7 +248,9 @@ fn violations(file: &str, source: &str) -> Result<Vec<String>, Box<dyn Error>> {
     };
     let tokens: TokenStream = source.parse().map_err(|e| format!("src/{file}: {e}"))?;
     let mut found = BTreeSet::new();
-    names(&without_tests(tokens), &mut found);
+    let tokens = without_tests(tokens);
+    names(&tokens, &mut found);
+    made(&tokens, &mut found);
 
     let mut wrong = Vec::new();
     for Name { path, line } in &found {
@@ -213,6 +271,11 @@ fn violations(file: &str, source: &str) -> Result<Vec<String>, Box<dyn Error>> {
             && !places.iter().any(|place| *place == module || *place == file)
         {
             say((*why).to_owned());
+        }
+        for (secrets, places) in CREDENTIALS {
+            if secrets.iter().any(|what| is_named(path, what)) && !places.contains(&file) {
+                say(format!("the one way to a credential: only {} may name it", places.join(", ")));
+            }
         }
         let last = path.rsplit([':', '.']).next().unwrap_or_default();
         if PURE.contains(&module) {
@@ -333,6 +396,26 @@ fn the_checker_refuses_what_it_should() -> Result<(), Box<dyn Error>> {
         ("cluster/x.rs", "fn f() { std::env::var_os(\"X\"); }", "only config reads"),
         ("cluster/x.rs", "fn f() { unsafe { g() } }", "unsafe code lives in"),
         ("helpers/x.rs", "", "not in the table"),
+        ("identity/x.rs", "async fn f() {}", "identity is pure"),
+        ("identity/x.rs", "fn f() -> futures::future::BoxFuture<'static, ()> { g() }", "identity is pure"),
+        // A second path to a credential, in each way that one could be laid.
+        ("cloud/link.rs", "use crate::identity::signing_key::AgentKey;", "the one way"),
+        ("identity/join.rs", "fn f() { AgentKey::generate(&mut rng()); }", "the one way"),
+        ("identity/x.rs", "fn f() { ed25519_dalek::SigningKey::from_bytes(&b); }", "the one way"),
+        ("controller/x.rs", "use crate::cloud::credentials::{Files, CredentialSource};", "the one way"),
+        ("cloud/link.rs", "fn f(s: &S) { s.source.gather(); }", "the one way"),
+        ("cloud/stream.rs", "fn f(c: &C) -> &str { &c.sa_token }", "the one way"),
+        ("agent.rs", "fn f(b: String) -> wire::Credential { wire::Credential { issuer: b, ..D } }", "the one way"),
+        ("cloud/x.rs", "fn f(c: &C) { let C { bootstrap_token, .. } = c; }", "the one way"),
+        ("agent.rs", "use crate::config::TokenText;", "the one way"),
+        ("cloud/channel.rs", "fn f(s: &Settings) { std::fs::read(&s.auth_token_file); }", "the one way"),
+        ("cloud/inbox.rs", "fn f(i: &Identity) -> &[u8] { &i.access_token }", "the one way"),
+        ("controller/x.rs", "fn f(s: &Session) { g(s.identity.access_token.to_vec()); }", "the one way"),
+        ("cloud/link.rs", "use crate::wire::identity_service_client::IdentityServiceClient;", "the one way"),
+        ("cloud/link.rs", "fn f() -> Arc<Session> { Arc::new(Session { identity, keyset, received }) }", "the one way"),
+        ("cloud/link.rs", "fn f() { let it = wire::OpenFrame::default(); }", "the one way"),
+        ("cloud/link.rs", "fn f(k: &K) { k.sign(Label::Open, vec![]); }", "the one way"),
+        ("cloud/stream.rs", "fn f(k: &K) { k.sign_parts(Label::Prove, &[]); }", "the one way"),
         (
             "domain/x.rs",
             "#[cfg(test)] mod tests { use crate::cloud; } use crate::cloud;",
@@ -365,6 +448,12 @@ fn the_checker_lets_pass_what_it_should() -> Result<(), Box<dyn Error>> {
         ("agent.rs", "fn f() { tokio::spawn(crate::cloud::run()); }"),
         ("hardening.rs", "fn f() { unsafe { g() } }"),
         ("main.rs", "use ennote_agent::config::Cli;"),
+        ("cloud/identity_service.rs", "fn f() { let key = AgentKey::generate(&mut rng()); g(Session { key }); }"),
+        (
+            "cloud/stream.rs",
+            "use crate::identity::access_token::Session; fn f(s: &Session) { g(&s.identity.access_token); }",
+        ),
+        ("cloud/link.rs", "fn f(s: Option<Session>) -> Session { g(Proved { t }) } impl Session { fn g() {} }"),
     ] {
         assert_eq!(violations(file, source)?, Vec::<String>::new(), "src/{file}: {source}");
     }
