@@ -28,6 +28,10 @@ pub struct Lifetimes {
     #[arg(long, env = "ENNOTE_DEVCLOUD_KEYSET_LIFE", default_value = "30d", value_parser = parse_duration, value_name = "TIME")]
     pub keyset_life: Duration,
 
+    /// How long a new key of the keyset is listed before it is used
+    #[arg(long, env = "ENNOTE_DEVCLOUD_PUBLISH_LEAD", default_value = "15m", value_parser = parse_duration, value_name = "TIME")]
+    pub publish_lead: Duration,
+
     /// Within which more than three agent keys of one agent from two pods are an alarm
     #[arg(long, env = "ENNOTE_DEVCLOUD_EPOCH_WINDOW", default_value = "10m", value_parser = parse_duration, value_name = "TIME")]
     pub epoch_window: Duration,
@@ -125,6 +129,7 @@ impl Default for Lifetimes {
             join_retry: minutes(10),
             challenge_life: minutes(1),
             keyset_life: MAX_KEYSET_LIFE,
+            publish_lead: minutes(15),
             epoch_window: minutes(10),
             jwks_wait: minutes(24 * 60),
             jwks_linger: minutes(24 * 60),

@@ -3,12 +3,12 @@
 use super::request::{Request, answer};
 use super::socket::SOCKET;
 use crate::core::{
-    AgentEntry, Core, Fetched, KeyEntry, NewPat, NewToken, OpenError, PatEntry, PatRequest, Revoked, SecretEntry,
-    TokenRequest, VersionEntry,
+    AgentEntry, Core, Fetched, KeyEntry, KeysetEntry, NewPat, NewToken, OpenError, PatEntry, PatRequest, Revoked,
+    SecretEntry, TokenRequest, VersionEntry,
 };
 use crate::payload::Kind;
 use crate::settings::Lifetimes;
-use crate::store::{Alarm, Grant, StoreError, Workspace};
+use crate::store::{Alarm, Grant, KeyUse, StoreError, Workspace};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io;
@@ -188,6 +188,30 @@ impl Client {
     /// [`Failure`].
     pub async fn accept_key(&self, name: &str, thumbprint: String) -> Result<Vec<KeyEntry>, Failure> {
         self.call(Request::AcceptKey { name: name.to_owned(), thumbprint }).await
+    }
+
+    /// The keyset.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn keyset(&self) -> Result<KeysetEntry, Failure> {
+        self.call(Request::Keyset).await
+    }
+
+    /// Adds a key of each of these uses to the keyset.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn rotate_keys(&self, uses: Vec<KeyUse>) -> Result<KeysetEntry, Failure> {
+        self.call(Request::RotateKeys { uses }).await
+    }
+
+    /// Drops a key from the keyset.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn drop_key(&self, id: String) -> Result<KeysetEntry, Failure> {
+        self.call(Request::DropKey { id }).await
     }
 
     /// All alarms, newest first.

@@ -2,6 +2,7 @@
 
 use crate::core::{AdminError, Core, PatRequest, TokenRequest};
 use crate::payload::Kind;
+use crate::store::KeyUse;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -28,6 +29,12 @@ pub enum Request {
     RevokeAgent { name: String },
     /// `Revoked`.
     BanAgent { name: String, banned: bool },
+    /// `KeysetEntry`.
+    Keyset,
+    /// `KeysetEntry`.
+    RotateKeys { uses: Vec<KeyUse> },
+    /// `KeysetEntry`.
+    DropKey { id: String },
     /// List of `Alarm`.
     Alarms,
     /// List of `KeyEntry`.
@@ -73,6 +80,9 @@ pub(super) async fn answer(core: &Core, request: Request) -> Result<Zeroizing<St
         Request::AgentKeys { name } => json(&core.agent_keys(&name).map_err(said)?),
         Request::GiveKeys { name, jwks } => json(&core.give_keys(&name, &jwks).await.map_err(said)?),
         Request::AcceptKey { name, thumbprint } => json(&core.accept_key(&name, &thumbprint).await.map_err(said)?),
+        Request::Keyset => json(&core.keyset().map_err(said)?),
+        Request::RotateKeys { uses } => json(&core.rotate_keys(&uses).await.map_err(said)?),
+        Request::DropKey { id } => json(&core.drop_key(&id).await.map_err(said)?),
         Request::Alarms => json(&core.alarms().map_err(said)?),
         Request::Grant { agent, namespace, workspace, secret } => {
             json(&core.grant(&agent, &namespace, workspace.as_deref(), secret.as_deref()).await.map_err(said)?)

@@ -59,6 +59,9 @@ pub enum Command {
     /// Workspaces, which hold secrets
     #[command(subcommand)]
     Workspace(WorkspaceCommand),
+    /// The keys by which agents know this cloud
+    #[command(subcommand)]
+    Keyset(KeysetCommand),
     /// What a person should look at, newest first: tokens used twice, identities shared
     Alarms,
 }
@@ -339,6 +342,35 @@ pub struct PatCreate {
     /// Print nothing but the token
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// `keyset ...`.
+#[derive(Subcommand, Debug)]
+pub enum KeysetCommand {
+    /// List the keys
+    Show,
+    /// Add a key: listed at once, used after the server's --publish-lead; the old ones stay listed
+    Rotate {
+        /// What the new key is for; seal makes one for each suite
+        #[arg(long = "use", value_enum, value_name = "USE")]
+        r#use: RotatedUse,
+    },
+    /// Leave a key out from now on. All streams end, and agents join again; an only key is replaced
+    Drop {
+        /// Its id, or the first eight characters of it or more
+        id: String,
+    },
+}
+
+/// `keyset rotate --use`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RotatedUse {
+    /// Signs challenges, access tokens and beats.
+    Join,
+    /// Signs what is delivered.
+    Payload,
+    /// Receives credentials.
+    Seal,
 }
 
 /// `workspace ...`.

@@ -1,7 +1,9 @@
 //! Tables for people, JSON for programs. A reader that went away is no error.
 
 use super::args::Format;
-use crate::core::{AgentEntry, Fetched, KeyEntry, NewToken, Revoked, SecretEntry, VersionEntry};
+use crate::core::{
+    AgentEntry, Fetched, KeyEntry, KeysetEntry, ListedKey, NewToken, Revoked, SecretEntry, VersionEntry,
+};
 use crate::names::quoted;
 use crate::store::{Alarm, Grant, Workspace};
 use comfy_table::{Table, presets};
@@ -192,6 +194,28 @@ impl<W: Write> Output<W> {
             })
         };
         self.list(&["THUMBPRINT", "KID", "ORIGIN", "STATE", "SINCE"], entries, shown, row, "No keys.")
+    }
+
+    pub(super) fn keyset(&mut self, entry: &KeysetEntry) -> io::Result<()> {
+        let of = |key: &ListedKey| serde_json::to_value(key.r#use).unwrap_or_default();
+        if self.format == Format::Json {
+            let keys: Vec<Value> = entry.keys.iter().map(|key| {
+                json!({"id": key.id, "use": of(key), "used": key.used, "used_from": key.from_ms.map(rfc3339)})
+            }).collect();
+            return self.json(&json!({
+                "version": entry.version, "issued_at": rfc3339(entry.issued_at_ms), "expires_at": rfc3339(entry.expires_at_ms), "keys": keys,
+            }));
+        }
+        self.line(&format!("version {}, good for {}", entry.version, until(entry.expires_at_ms, self.now_ms)))?;
+        let row = |key: &ListedKey, now| {
+            let state = match key.from_ms {
+                Some(from) => format!("used in {}", until(from, now)),
+                None if key.used => "used".to_owned(),
+                None => "listed, no longer used".to_owned(),
+            };
+            vec![key.id.clone(), of(key).as_str().unwrap_or_default().to_owned(), state]
+        };
+        self.list(&["ID", "USE", "STATE"], &entry.keys, |_| Value::Null, row, "No keys.")
     }
 
     pub(super) fn granted(&mut self, name: &str, grant: &Grant) -> io::Result<()> {

@@ -1,12 +1,15 @@
 //! From a parsed command line to an exit code.
 
-use super::args::{AgentCommand, Cli, Command, Init, SecretCommand, TokenCommand, WorkspaceCommand};
+use super::args::{
+    AgentCommand, Cli, Command, Init, KeysetCommand, RotatedUse, SecretCommand, TokenCommand, WorkspaceCommand,
+};
 use super::output::Output;
 use super::{pats, serve, values};
 use crate::admin::Client;
 use crate::clock;
 use crate::core::{Core, InitOptions, TokenRequest};
 use crate::settings::Lifetimes;
+use crate::store::KeyUse;
 use serde_json::json;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -62,6 +65,7 @@ async fn run(cli: Cli) -> Result<(), Ended> {
         Command::Agent(command) => agent(data, command, out).await,
         Command::Pat(command) => pats::pat(data, command, out).await,
         Command::Workspace(command) => workspace(data, command, out).await,
+        Command::Keyset(command) => keyset(data, command, out).await,
         Command::Alarms => alarms(data, out).await,
     }
 }
@@ -147,6 +151,23 @@ async fn agent(data: &Path, command: AgentCommand, mut out: Output<impl Write>) 
         }
     };
     printed.map_err(Ended::of)
+}
+
+async fn keyset(data: &Path, command: KeysetCommand, mut out: Output<impl Write>) -> Result<(), Ended> {
+    let client = Client::find(data, Lifetimes::default()).await.map_err(Ended::of)?;
+    let entry = match command {
+        KeysetCommand::Show => client.keyset().await,
+        KeysetCommand::Rotate { r#use } => {
+            let uses = match r#use {
+                RotatedUse::Join => vec![KeyUse::Join],
+                RotatedUse::Payload => vec![KeyUse::Payload],
+                RotatedUse::Seal => vec![KeyUse::SealA, KeyUse::SealB],
+            };
+            client.rotate_keys(uses).await
+        }
+        KeysetCommand::Drop { id } => client.drop_key(id).await,
+    };
+    out.keyset(&entry.map_err(Ended::of)?).map_err(Ended::of)
 }
 
 async fn alarms(data: &Path, mut out: Output<impl Write>) -> Result<(), Ended> {

@@ -93,7 +93,7 @@ async fn open(core: &Arc<Core>, inbound: &mut Streaming<wire::AgentFrame>, outbo
     let now_ms = clock::now_ms();
     let (agent, token) = core.open_stream(&nonce, &opening, now_ms)?;
     let registration = core.hub.register(&agent.id, agent.epoch);
-    let (suite, build) = (token.suite, &agent.build);
+    let (suite, evictions, build) = (token.suite, token.evictions, &agent.build);
     tracing::info!(agent = agent.name, epoch = agent.epoch, ?suite, build, "stream opened");
     let lives = &core.lives;
     let token = Duration::from_millis(token.expires_at_ms.saturating_sub(now_ms).unsigned_abs());
@@ -104,6 +104,7 @@ async fn open(core: &Arc<Core>, inbound: &mut Streaming<wire::AgentFrame>, outbo
         core: core.clone(),
         nonce,
         suite,
+        evictions,
         agent,
         registration,
         news,
@@ -120,6 +121,8 @@ struct Stream {
     core: Arc<Core>,
     nonce: [u8; 32],
     suite: Suite,
+    /// Of the access token.
+    evictions: u64,
     agent: Agent,
     registration: Registration,
     news: broadcast::Receiver<News>,
@@ -235,8 +238,12 @@ impl Stream {
             Ok(News::Secret { workspace, secret }) => self.delivery.secret_changed(&workspace, &secret),
             Ok(News::Agent { agent_id }) if agent_id == self.agent.id => self.agent_changed()?,
             Ok(News::Agent { .. }) => (),
+            Ok(News::Keyset) => self.keyset_changed()?,
             // More than could be kept: anything may have changed.
-            Err(broadcast::error::RecvError::Lagged(_)) => self.agent_changed()?,
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                self.keyset_changed()?;
+                self.agent_changed()?;
+            }
             Err(broadcast::error::RecvError::Closed) => return Err(Refusal::Stopping.into()),
         }
         Ok(())
@@ -257,6 +264,10 @@ impl Stream {
                 Ok(())
             }
         }
+    }
+
+    fn keyset_changed(&self) -> Result<(), End> {
+        if self.core.keys().evictions == self.evictions { Ok(()) } else { Err(Refusal::Evicted.into()) }
     }
 
     fn role_changed(&mut self, alive: bool) -> Result<(), End> {

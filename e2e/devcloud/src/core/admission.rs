@@ -248,12 +248,23 @@ fn settle(
     Ok(())
 }
 
-/// Lets the agent open streams with one more access token.
-pub(super) fn grant_access(agent: &mut Agent, hash: [u8; 32], suite: Suite, now_ms: i64, terms: &Terms) {
+/// Lets the agent open streams with one more access token, made under a challenge of this suite and count of evictions.
+pub(super) fn grant_access(
+    agent: &mut Agent,
+    hash: [u8; 32],
+    (suite, evictions): (Suite, u64),
+    now_ms: i64,
+    terms: &Terms,
+) {
     agent.tokens.retain(|token| token.expires_at_ms > now_ms);
     let surplus = (agent.tokens.len() + 1).saturating_sub(MAX_TOKENS);
     agent.tokens.drain(..surplus);
-    agent.tokens.push(AccessToken { hash, suite, expires_at_ms: now_ms.saturating_add(terms.access_token_ms) });
+    agent.tokens.push(AccessToken {
+        evictions,
+        hash,
+        suite,
+        expires_at_ms: now_ms.saturating_add(terms.access_token_ms),
+    });
 }
 
 /// Of epoch 0, which no key has.

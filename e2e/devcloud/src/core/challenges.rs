@@ -20,6 +20,10 @@ pub struct Begun {
     agent_key: [u8; 32],
     build: String,
     suite: Suite,
+    /// The SEAL key that the challenge names.
+    seal_id: [u8; 32],
+    /// Of the keyset that the challenge stands under.
+    evictions: u64,
     t: [u8; 64],
     expires_at_ms: i64,
 }
@@ -32,6 +36,8 @@ pub struct Proven {
     pub build: String,
     /// What the challenge chose.
     pub suite: Suite,
+    /// How many keys had been dropped when it was made.
+    pub evictions: u64,
     /// H(hello) || H(challenge body).
     pub t: [u8; 64],
     /// The bootstrap token's text; empty: none.
@@ -110,6 +116,8 @@ impl Core {
             agent_key,
             build: hello.build,
             suite: chosen.suite,
+            seal_id: chosen.id,
+            evictions: keys.evictions,
             t: transcript(&hello_hash, &challenge.body),
             expires_at_ms: now_ms.saturating_add(clock::millis(self.lives.challenge_life)),
         };
@@ -133,7 +141,7 @@ impl Core {
         signed::verify(&begun.agent_key, Label::Prove, &[&begun.t, &sealed], &finish.signature)
             .map_err(|_| Refusal::Challenge)?;
         let keys = self.keys();
-        let private = &keys.seal(begun.suite).ok_or(Refusal::Challenge)?.private;
+        let private = &keys.seal_of(&begun.seal_id).ok_or(Refusal::Challenge)?.private;
         let plain = envelope::open_credential(begun.suite, private, &begun.t, &finish.enc, &finish.sealed);
         let plain = plain.map_err(|_| Refusal::Malformed("the credential does not open"))?;
         let mut credential = wire::Credential::decode(plain.as_slice())
@@ -142,6 +150,7 @@ impl Core {
             agent_key: begun.agent_key,
             build: begun.build,
             suite: begun.suite,
+            evictions: begun.evictions,
             t: begun.t,
             bootstrap_token: Zeroizing::new(std::mem::take(&mut credential.bootstrap_token)),
             sa_token: Zeroizing::new(std::mem::take(&mut credential.sa_token)),

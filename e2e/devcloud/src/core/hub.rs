@@ -20,6 +20,8 @@ pub enum News {
         /// Name.
         secret: String,
     },
+    /// A key was dropped from the keyset.
+    Keyset,
     /// An agent's epoch, grants or revocation.
     Agent {
         /// Its id.

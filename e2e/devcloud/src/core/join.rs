@@ -29,8 +29,8 @@ impl Core {
     pub async fn finish(&self, request: &wire::FinishRequest) -> Result<wire::FinishResponse, Refusal> {
         let begun = self.challenges.take(&request.challenge_id)?;
         let proven = self.prove(begun, request, Self::now_ms())?;
-        let (terms, t, suite) = (self.terms.clone(), proven.t, proven.suite);
-        let (agent, access) = self.admitted(suite, move |tx| admission::admit(tx, &proven, &terms)).await?;
+        let (terms, t, made) = (self.terms.clone(), proven.t, (proven.suite, proven.evictions));
+        let (agent, access) = self.admitted(made, move |tx| admission::admit(tx, &proven, &terms)).await?;
         tracing::info!(agent = agent.name, id = agent.id, epoch = agent.epoch, build = agent.build, "joined");
         Ok(self.joined(&agent, t, &access))
     }
@@ -41,9 +41,9 @@ impl Core {
     /// [`Refusal`].
     pub async fn renew(&self, agent_id: &str, epoch: u64, proven: Proven) -> Result<wire::FinishResponse, Refusal> {
         let (terms, t, agent_id) = (self.terms.clone(), proven.t, agent_id.to_owned());
-        let suite = proven.suite;
+        let made = (proven.suite, proven.evictions);
         let renewed = move |tx: &mut Tx<'_, '_, News>| admission::renew(tx, &agent_id, epoch, &proven, &terms);
-        let (agent, access) = self.admitted(suite, renewed).await?;
+        let (agent, access) = self.admitted(made, renewed).await?;
         tracing::info!(agent = agent.name, epoch = agent.epoch, "access token renewed on the stream");
         Ok(self.joined(&agent, t, &access))
     }
@@ -52,7 +52,7 @@ impl Core {
     /// refusal is answered.
     async fn admitted(
         &self,
-        suite: Suite,
+        made: (Suite, u64),
         judge: impl FnOnce(&mut Tx<'_, '_, News>) -> Result<Agent, Denied> + Send + 'static,
     ) -> Result<(Agent, Zeroizing<[u8; 32]>), Refusal> {
         let access = Zeroizing::new(entropy::bytes::<32>());
@@ -63,7 +63,7 @@ impl Core {
             .write(move |tx| {
                 let before = tx.now_ms();
                 let mut agent = judge(tx)?;
-                admission::grant_access(&mut agent, access_hash, suite, before, &terms);
+                admission::grant_access(&mut agent, access_hash, made, before, &terms);
                 let old: Option<Agent> = tx.get(Table::Agents, &[&agent.id])?;
                 tx.put(Table::Agents, &[&agent.id], &agent)?;
                 let same = |old: Agent| {
@@ -110,6 +110,9 @@ impl Core {
         }
         let token = agent.tokens.iter().find(|token| token.hash == token_hash && token.expires_at_ms > now_ms);
         let token = token.cloned().ok_or(Refusal::TokenExpired)?;
+        if token.evictions != self.keys().evictions {
+            return Err(Refusal::Evicted);
+        }
         // The suite of the join, which its challenge made final.
         if open.suite != token.suite.on_wire() as i32 {
             return Err(Refusal::Suite);

@@ -1,7 +1,7 @@
-//! Root and keyset: made once, signed by the root, issued anew at half of their life.
+//! Root and keyset: made once, signed by the root, issued anew at half of their life; which of its keys are used.
 
 use crate::signed::{self, Label, hash};
-use crate::store::KeysetRow;
+use crate::store::{KeyUse, KeysetRow};
 use crate::suite::{Suite, Unsealable};
 use crate::{clock, entropy, wire};
 use ed25519_dalek::SigningKey;
@@ -17,12 +17,16 @@ pub struct Keys {
     pub keyset: wire::Signed,
     /// Its version.
     pub version: u64,
+    /// How many keys were dropped before it.
+    pub evictions: u64,
     /// Signs challenge, joined and beat.
     pub join: SigningKey,
     /// Signs sealed and gone.
     pub payload: SigningKey,
-    /// Receive credentials: one for each suite that there is a key of.
-    pub seal: Vec<SealKey>,
+    /// When a key that is listed already comes into use. Unix milliseconds.
+    pub(super) switch_at_ms: Option<i64>,
+    /// Receive credentials, the newest in use of each suite first.
+    seal: Vec<SealKey>,
 }
 
 /// A SEAL key.
@@ -44,46 +48,104 @@ impl SealKey {
     }
 }
 
+/// A key of a keyset row.
+pub(super) struct Slot<'a> {
+    pub(super) r#use: KeyUse,
+    pub(super) secret: &'a [u8; 32],
+    /// None: a first key of its use.
+    pub(super) listed_at_ms: Option<i64>,
+}
+
+impl Slot<'_> {
+    /// The raw public half.
+    pub(super) fn public(&self) -> Result<Vec<u8>, Unsealable> {
+        match self.r#use {
+            KeyUse::Join | KeyUse::Payload => {
+                Ok(SigningKey::from_bytes(self.secret).verifying_key().as_bytes().to_vec())
+            }
+            KeyUse::SealA => Suite::A.public(self.secret),
+            KeyUse::SealB => Suite::B.public(self.secret),
+        }
+    }
+}
+
+/// The keys of a row: the first of each use, then those that were added.
+pub(super) fn slots(row: &KeysetRow) -> Vec<Slot<'_>> {
+    let first = |r#use, secret| Slot { r#use, secret, listed_at_ms: None };
+    let mut all = vec![
+        first(KeyUse::Join, &row.join_seed),
+        first(KeyUse::Payload, &row.payload_seed),
+        first(KeyUse::SealA, &row.seal_key),
+    ];
+    all.extend(row.seal_key_b.as_ref().map(|secret| first(KeyUse::SealB, secret)));
+    let added = row.added.iter();
+    all.extend(added.map(|key| Slot { r#use: key.r#use, secret: &key.secret, listed_at_ms: Some(key.listed_at_ms) }));
+    all
+}
+
+/// Whether a key may be used: every agent has had time to hear of it.
+pub(super) fn usable(slot: &Slot<'_>, now_ms: i64, lead_ms: i64) -> bool {
+    slot.listed_at_ms.is_none_or(|listed| now_ms >= listed.saturating_add(lead_ms))
+}
+
 impl Keys {
-    /// Signs a keyset row.
+    /// Signs a keyset row. A key that was added is used once it was listed for `lead_ms`.
     ///
     /// # Errors
     /// [`Unsealable`] when the row's SEAL key is not one.
-    pub fn sign(root: &SigningKey, row: &KeysetRow) -> Result<Self, Unsealable> {
-        let (join, payload) = (SigningKey::from_bytes(&row.join_seed), SigningKey::from_bytes(&row.payload_seed));
-        let mut seal = vec![SealKey::of(Suite::A, &row.seal_key)?];
-        if let Some(private) = &row.seal_key_b {
-            seal.push(SealKey::of(Suite::B, private)?);
-        }
-        let body = keyset(row, &join, &payload, &seal);
+    pub fn sign(root: &SigningKey, row: &KeysetRow, now_ms: i64, lead_ms: i64) -> Result<Self, Unsealable> {
+        let all = slots(row);
+        let newest = |r#use: KeyUse, first: &[u8; 32]| {
+            let found = all.iter().rev().find(|slot| slot.r#use == r#use && usable(slot, now_ms, lead_ms));
+            SigningKey::from_bytes(found.map_or(first, |slot| slot.secret))
+        };
+        let seal = |slots: &mut dyn Iterator<Item = &Slot<'_>>| {
+            let keys = slots.filter_map(|slot| match slot.r#use {
+                KeyUse::SealA => Some(SealKey::of(Suite::A, slot.secret)),
+                KeyUse::SealB => Some(SealKey::of(Suite::B, slot.secret)),
+                KeyUse::Join | KeyUse::Payload => None,
+            });
+            keys.collect::<Result<Vec<_>, _>>()
+        };
+        let mut seals = seal(&mut all.iter().rev().filter(|slot| usable(slot, now_ms, lead_ms)))?;
+        seals.extend(seal(&mut all.iter().filter(|slot| !usable(slot, now_ms, lead_ms)))?);
+        let starts = all.iter().filter(|slot| !usable(slot, now_ms, lead_ms)).filter_map(|slot| slot.listed_at_ms);
+        let body = keyset(row, &all)?;
         Ok(Self {
             root_public: root.verifying_key().to_bytes(),
             keyset: signed::sign(root, Label::Keyset, body.encode_to_vec()),
             version: row.version,
-            join,
-            payload,
-            seal,
+            evictions: row.evictions,
+            join: newest(KeyUse::Join, &row.join_seed),
+            payload: newest(KeyUse::Payload, &row.payload_seed),
+            switch_at_ms: starts.min().map(|listed| listed.saturating_add(lead_ms)),
+            seal: seals,
         })
     }
 
-    /// The SEAL key of a suite.
+    /// The SEAL key of a suite for new challenges.
     pub fn seal(&self, suite: Suite) -> Option<&SealKey> {
         self.seal.iter().find(|key| key.suite == suite)
     }
+
+    /// The SEAL key that a challenge named, while it is listed.
+    pub fn seal_of(&self, id: &[u8; 32]) -> Option<&SealKey> {
+        self.seal.iter().find(|key| key.id == *id)
+    }
 }
 
-fn keyset(row: &KeysetRow, join: &SigningKey, payload: &SigningKey, seal: &[SealKey]) -> wire::Keyset {
-    let key = |r#use: wire::KeyUse, suite: wire::Suite, public_key: Vec<u8>| wire::Key {
-        r#use: r#use as i32,
-        suite: suite as i32,
-        public_key,
+fn keyset(row: &KeysetRow, slots: &[Slot<'_>]) -> Result<wire::Keyset, Unsealable> {
+    let key = |slot: &Slot<'_>| {
+        let (r#use, suite) = match slot.r#use {
+            KeyUse::Join => (wire::KeyUse::Join, wire::Suite::Unspecified),
+            KeyUse::Payload => (wire::KeyUse::Payload, wire::Suite::Unspecified),
+            KeyUse::SealA => (wire::KeyUse::Seal, Suite::A.on_wire()),
+            KeyUse::SealB => (wire::KeyUse::Seal, Suite::B.on_wire()),
+        };
+        Ok(wire::Key { r#use: r#use as i32, suite: suite as i32, public_key: slot.public()? })
     };
-    let mut keys = vec![
-        key(wire::KeyUse::Join, wire::Suite::Unspecified, join.verifying_key().as_bytes().to_vec()),
-        key(wire::KeyUse::Payload, wire::Suite::Unspecified, payload.verifying_key().as_bytes().to_vec()),
-    ];
-    keys.extend(seal.iter().map(|seal| key(wire::KeyUse::Seal, seal.suite.on_wire(), seal.public.clone())));
-    wire::Keyset { version: row.version, issued_at_ms: row.issued_at_ms, expires_at_ms: row.expires_at_ms, keys }
+    let keys = slots.iter().map(key).collect::<Result<_, Unsealable>>()?;
+    Ok(wire::Keyset { version: row.version, issued_at_ms: row.issued_at_ms, expires_at_ms: row.expires_at_ms, keys })
 }
 
 /// The first keyset of an installation.
@@ -96,6 +158,8 @@ pub(super) fn first(now_ms: i64, life: Duration) -> KeysetRow {
         payload_seed: entropy::bytes(),
         seal_key: entropy::bytes(),
         seal_key_b: Some(entropy::bytes()),
+        added: Vec::new(),
+        evictions: 0,
     }
 }
 
@@ -108,12 +172,13 @@ pub(super) fn due(row: &KeysetRow, now_ms: i64, life: Duration) -> Option<Keyset
     let too_long = row.expires_at_ms > now_ms.saturating_add(life);
     // A clock that was set back: the keyset would be issued in the future.
     let ahead = row.issued_at_ms > now_ms;
-    (now_ms >= half || too_long || ahead || row.seal_key_b.is_none()).then(|| KeysetRow {
-        version: row.version + 1,
-        issued_at_ms: now_ms,
-        expires_at_ms: now_ms.saturating_add(life),
-        seal_key_b: Some(row.seal_key_b.unwrap_or_else(entropy::bytes)),
-        ..row.clone()
+    (now_ms >= half || too_long || ahead || row.seal_key_b.is_none()).then(|| {
+        let mut next = row.clone();
+        next.version += 1;
+        next.issued_at_ms = now_ms;
+        next.expires_at_ms = now_ms.saturating_add(life);
+        next.seal_key_b.get_or_insert_with(entropy::bytes);
+        next
     })
 }
 
@@ -131,7 +196,8 @@ mod tests {
         assert_eq!(next.join_seed, row.join_seed);
         assert!(due(&row, 2_000, Duration::from_secs(50)).is_some(), "a shorter setting counts at once");
         assert!(due(&row, 0, life).is_some(), "the clock was set back");
-        let of_old = KeysetRow { seal_key_b: None, ..row.clone() };
+        let mut of_old = row.clone();
+        of_old.seal_key_b = None;
         let next = due(&of_old, 2_000, life).unwrap();
         assert!(next.seal_key_b.is_some() && next.seal_key == row.seal_key && next.version == 2, "suite B is new");
         assert_eq!(due(&next, 2_000, life).map(|row| row.version), None);
@@ -140,7 +206,7 @@ mod tests {
     #[test]
     fn the_keyset_lists_the_keys_by_their_use_under_the_roots_signature() {
         let root = SigningKey::from_bytes(&[1; 32]);
-        let keys = Keys::sign(&root, &first(5, Duration::from_secs(1))).unwrap();
+        let keys = Keys::sign(&root, &first(5, Duration::from_secs(1)), 5, 0).unwrap();
         let body = signed::body(&keys.root_public, Label::Keyset, &keys.keyset).unwrap();
         let listed = wire::Keyset::decode(body).unwrap();
         let of = |r#use: wire::KeyUse| {

@@ -17,6 +17,7 @@ mod open;
 mod pats;
 mod refusal;
 mod rolls;
+mod rotation;
 mod secrets;
 mod tokens;
 
@@ -29,6 +30,7 @@ pub use open::{AlreadyInitialised, Core, InitOptions, OpenError};
 pub use pats::{BadPat, MAX_PAT_LIFE, NewPat, PatEntry, PatRequest, Principal};
 pub use refusal::Refusal;
 pub use rolls::KeyEntry;
+pub use rotation::{KeysetEntry, ListedKey};
 pub use secrets::{Fetched, SecretEntry, VersionEntry};
 pub use tokens::{NewToken, TokenRequest};
 
@@ -77,6 +79,12 @@ pub enum AdminError {
     NoNamespace,
     #[error("agent {0:?} has no ServiceAccount enrolled; it gets one with: ennote-devcloud token create --agent {0}")]
     NotEnrolled(String),
+    #[error("there are eight keys of that use; drop one first with: ennote-devcloud keyset drop ID")]
+    ManyKeys,
+    #[error(
+        "{0:?} does not name one key of the keyset (eight characters of its id at least); see: ennote-devcloud keyset show"
+    )]
+    NoSuchKey(String),
     #[error("no enrolled key has the thumbprint {0:?}; see: ennote-devcloud agent keys NAME")]
     NoKey(String),
     #[error(

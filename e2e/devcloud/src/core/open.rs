@@ -86,8 +86,8 @@ pub struct Core {
     pub(super) terms: Arc<Terms>,
     pub(super) master: Zeroizing<[u8; 32]>,
     installation: Installation,
-    root: SigningKey,
-    keys: RwLock<Arc<Keys>>,
+    pub(super) root: SigningKey,
+    pub(super) keys: RwLock<Arc<Keys>>,
 }
 
 impl Core {
@@ -179,7 +179,8 @@ impl Core {
             (installation, row)
         };
         let root = SigningKey::from_bytes(&installation.root_seed);
-        let keys = Keys::sign(&root, &row).map_err(|_| shape())?;
+        let lead = clock::millis(lives.publish_lead);
+        let keys = Keys::sign(&root, &row, clock::now_ms(), lead).map_err(|_| shape())?;
         fs::write(directory.join(CA), &installation.ca_certificate).map_err(file(directory))?;
         let terms = Terms {
             hub: hub.clone(),
@@ -238,28 +239,26 @@ impl Core {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Issues the next keyset if it is time, durably, before anyone sees it.
+    /// Issues the next keyset if it is time, durably, before anyone sees it; and takes keys into use whose time has come.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn refresh_keyset(&self) -> Result<(), StoreError> {
         let life = self.lives.keyset_life;
+        let switch = self.keys().switch_at_ms;
         let row = self
             .store
             .write(move |tx| {
                 let shape = || StoreError::Shape(Table::Installation.name());
                 let row: KeysetRow = tx.get(Table::Installation, &["keyset"])?.ok_or_else(shape)?;
-                let Some(next) = keyset::due(&row, tx.now_ms(), life) else { return Ok(None) };
+                let Some(next) = keyset::due(&row, tx.now_ms(), life) else {
+                    return Ok(switch.is_some_and(|at| tx.now_ms() >= at).then_some(row));
+                };
                 tx.put(Table::Installation, &["keyset"], &next)?;
                 Ok::<_, StoreError>(Some(next))
             })
             .await?;
-        if let Some(row) = row {
-            let keys = Keys::sign(&self.root, &row).map_err(|_| StoreError::Shape(Table::Installation.name()))?;
-            tracing::info!(version = keys.version, "keyset issued");
-            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-        }
-        Ok(())
+        row.map_or(Ok(()), |row| self.use_keyset(&row))
     }
 
     /// A workspace by name, or the default one.

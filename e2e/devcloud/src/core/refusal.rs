@@ -30,6 +30,8 @@ pub enum Refusal {
     Superseded,
     /// Revoked or banned.
     Banned,
+    /// A key was dropped from the keyset since the agent joined.
+    Evicted,
     /// A signature or nonce that does not belong to this stream.
     Unproven,
     /// A message that breaks the protocol.
@@ -93,6 +95,11 @@ impl Refusal {
                 Code::PermissionDenied,
                 "BANNED",
                 "this agent was revoked or banned; an administrator lets it in again with: ennote-devcloud token create --agent NAME, or ennote-devcloud agent unban NAME",
+            ),
+            Self::Evicted => (
+                Code::Unauthenticated,
+                "EVICTED",
+                "a key of this cloud was revoked; join again to learn which ones count",
             ),
             Self::Unproven => (Code::Unauthenticated, "UNPROVEN", "not signed by the agent's key for this stream"),
             Self::Malformed(what) => (Code::InvalidArgument, "MALFORMED", what),

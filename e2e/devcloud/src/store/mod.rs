@@ -14,7 +14,8 @@ pub use database::{Store, Tx, View};
 pub use enrolment::{Alarm, EnrolledKey, Enrolment, Founded, Origin, Shown};
 pub use row::RowKeys;
 pub use rows::{
-    AccessToken, Agent, Grant, Installation, KemRow, KeysetRow, Pat, Secret, Spent, Token, Version, Workspace,
+    AccessToken, AddedKey, Agent, Grant, Installation, KemRow, KeyUse, KeysetRow, Pat, Secret, Spent, Token, Version,
+    Workspace,
 };
 
 /// One table of sealed rows.

@@ -42,6 +42,38 @@ pub struct KeysetRow {
     /// Suite B, as a seed. None in a row from before there was one: the next version of the keyset gets it.
     #[serde(default)]
     pub seal_key_b: Option<[u8; 32]>,
+    /// Keys that were added to the first ones, oldest first.
+    #[serde(default)]
+    pub added: Vec<AddedKey>,
+    /// How many keys were dropped. A stream or access token from before the last one does not count.
+    #[serde(default)]
+    pub evictions: u64,
+}
+
+/// A key that was added by `keyset rotate`.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct AddedKey {
+    /// What for.
+    #[zeroize(skip)]
+    pub r#use: KeyUse,
+    /// Its private half.
+    pub secret: [u8; 32],
+    /// Since when keysets list it. Unix milliseconds.
+    pub listed_at_ms: i64,
+}
+
+/// What a key of the keyset is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyUse {
+    /// Signs challenge, joined, beat.
+    Join,
+    /// Signs sealed, gone.
+    Payload,
+    /// Receives credentials of suite A.
+    SealA,
+    /// Receives credentials of suite B.
+    SealB,
 }
 
 /// The ML-KEM key of the `cli.v1` door. It opens nothing else, and no other key opens what is sealed to it.
@@ -210,6 +242,9 @@ pub struct Agent {
 /// An access token of which only the hash is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AccessToken {
+    /// [`KeysetRow::evictions`] when it was made.
+    #[serde(default)]
+    pub evictions: u64,
     /// SHA-256.
     pub hash: [u8; 32],
     /// Of the join that gave it, and of the streams that it opens.
