@@ -280,6 +280,11 @@ impl Inbox {
         (asked, unwants)
     }
 
+    /// Whether a want of this id stands, or stood: it may be answered after it was taken back.
+    pub fn was_ever_wanted(&self, id: u64) -> bool {
+        (1..=self.table().next_id).contains(&id)
+    }
+
     /// Files an answer; gives namespace and name of its binding. `None` for an id that is not wanted (any more).
     pub fn arrived(
         &self,
@@ -292,6 +297,10 @@ impl Inbox {
         let mut table = self.table();
         let uid = table.by_id.get(&have.id)?.clone();
         let want = table.wants.get_mut(&uid)?;
+        // A refusal without a key is not worth what waits or was taken already: that was the answer.
+        if want.resting && key.is_none() && matches!(have.answer, Some(wire::have::Answer::Sealed(_))) {
+            return None;
+        }
         let workspace = &want.wanted.workspace;
         let expected = || {
             Box::new(Expected {
@@ -434,6 +443,20 @@ mod tests {
         deliver(&inbox, 1, sealed(1));
         inbox.want(&wanted("u", "s"), 4, true);
         assert_eq!(asked(&inbox, 1).0, vec![], "what came has not been looked at yet");
+    }
+
+    #[test]
+    fn a_delivery_without_a_key_is_a_refusal_unless_the_answer_has_come() {
+        let inbox = Inbox::default();
+        inbox.begin(1);
+        inbox.want(&wanted("u", "s"), 0, false);
+        asked(&inbox, 1);
+        assert!(inbox.was_ever_wanted(1) && !inbox.was_ever_wanted(0) && !inbox.was_ever_wanted(2));
+        assert!(deliver(&inbox, 1, sealed(1)).is_some(), "something came in place of the answer");
+        assert_eq!(deliver(&inbox, 1, sealed(1)), None, "what waits is not replaced");
+        assert_eq!(inbox.take("u").unwrap().open().err(), Some(Refusal(Reason::WrongRecipient)));
+        inbox.unwant("u");
+        assert!(inbox.was_ever_wanted(1), "its answer may be on its way");
     }
 
     #[test]

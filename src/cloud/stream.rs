@@ -273,17 +273,21 @@ impl Stream {
         }
     }
 
-    async fn have(&mut self, have: wire::Have) -> Result<(), End> {
+    async fn have(&mut self, mut have: wire::Have) -> Result<(), End> {
         self.received += 1;
+        // Every `Have` counts in the beats: one that is for nobody would hide another that was kept back.
+        if have.answer.is_none() || !self.shared.inbox.was_ever_wanted(have.id) {
+            return Err(End::Protocol("a delivery that was never asked for"));
+        }
         let key = match &have.answer {
             Some(wire::have::Answer::Sealed(sealed)) => claimed_key(sealed).and_then(|index| self.keys.take(index)),
             _ if have.encoded_len() > MAX_OTHER => return Err(End::Protocol("a frame larger than its kind may be")),
             _ => None,
         };
-        // Only a key of ours opens a delivery, and each opens one: without, there is nothing to keep in memory.
-        if key.is_none() && matches!(have.answer, Some(wire::have::Answer::Sealed(_))) {
-            tracing::warn!("a delivery that names no unspent key of this stream was dropped");
-            return Ok(());
+        // Only a key of ours opens a delivery, and each opens one: without, there is nothing to keep but the refusal.
+        if let (None, Some(wire::have::Answer::Sealed(sealed))) = (&key, &mut have.answer) {
+            *sealed = wire::Sealed::default();
+            tracing::warn!("a delivery that names no unspent key of this stream was refused");
         }
         let (nonce, identity, listed) = (&self.nonce, &self.session.identity, &self.listed);
         let via = Via { stream: self.number, nonce, suite: self.suite };
@@ -313,6 +317,9 @@ impl Stream {
         if beat.haves > self.received {
             return Err(End::Withheld);
         }
+        if beat.haves < self.received {
+            return Err(End::Protocol("more deliveries than the cloud sent"));
+        }
         self.shared.identity.hear(&self.session, beat.server_time_ms).map_err(|e| End::Refused(e.into()))?;
         let now = clock::now();
         let acknowledged = self.asks.iter().rev().find(|(seq, _)| *seq <= beat.seq).map(|(_, sent)| *sent);
@@ -320,7 +327,7 @@ impl Stream {
             return Err(End::Withheld);
         }
         self.asks.retain(|(seq, _)| *seq >= beat.seq);
-        let fresh = beat.haves == self.received && acknowledged.is_some_and(|sent| now.since(sent) < FRESH);
+        let fresh = acknowledged.is_some_and(|sent| now.since(sent) < FRESH);
         // One delivery that came through, or a minute without any, ends the suspicion.
         let whole = fresh && (self.received > 0 || now.since(self.opened) >= FRESH);
         let full = self.declared_by.is_some_and(|seq| beat.seq >= seq);
