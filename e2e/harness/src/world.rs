@@ -148,16 +148,6 @@ impl World {
         self.set_token(&token).await
     }
 
-    /// Starts an agent that does not run (again), with a new bootstrap token: the one it joined with is spent, and its
-    /// key died with its process.
-    ///
-    /// # Errors
-    /// What the cloud or the API server said, or why it does not start.
-    pub async fn start_agent_anew(&mut self) -> Result<()> {
-        self.new_token().await?;
-        self.agent.start().await
-    }
-
     /// Puts a text into [`TOKEN_SECRET`].
     ///
     /// # Errors

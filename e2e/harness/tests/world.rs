@@ -24,7 +24,7 @@ async fn a_secret_of_the_cloud_reaches_the_namespace() -> Result<()> {
 
     world.agent.stop().await?;
     world.cloud.put("payments db", &[("url", "second")]).await?;
-    world.start_agent_anew().await?;
+    world.agent.start().await?;
     holds(&world, "second").await?;
 
     let (requests, _) = world.agent_requests(audit::START).await?;

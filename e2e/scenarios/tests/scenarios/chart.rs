@@ -121,7 +121,9 @@ async fn an_upgrade_over_the_crd_and_an_uninstall_leave_everything_in_place() ->
     // Installed again: picked up where it was left.
     world.install(serde_json::json!({})).await?;
     let start = mark(&world).await?;
-    world.start_agent_anew().await?;
+    // The ServiceAccount is another one than the enrolled.
+    world.new_token().await?;
+    world.agent.start().await?;
     // Another secret's first sync shows that the agent has had its turn.
     world.cloud.put("other", &[("a", "1")]).await?;
     world.apply(&binding("other", "other")).await?;

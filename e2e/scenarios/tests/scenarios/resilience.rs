@@ -118,7 +118,7 @@ async fn an_agent_restarted_with_nothing_changed_writes_no_secret_and_restarts_n
     }
 
     let start = mark(&world).await?;
-    world.start_agent_anew().await?;
+    world.agent.start().await?;
     witness.testify(&world).await?;
     for (name, before) in names.iter().zip(before) {
         let after = world.binding(name).await?;
@@ -150,7 +150,7 @@ async fn sigterm_at_any_moment_ends_the_agent_in_time_with_nothing_half_done() -
     until_version(&world, "db", 1).await?;
     ended_well(world.agent.stop().await?, "idle")?;
 
-    world.start_agent_anew().await?;
+    world.agent.start().await?;
     for turn in 2..=6 {
         put(&world, "db", &turn.to_string()).await?;
     }
@@ -163,7 +163,7 @@ async fn sigterm_at_any_moment_ends_the_agent_in_time_with_nothing_half_done() -
     let (ended, rest) = tokio::join!(world.agent.stop(), rest);
     rest?;
     ended_well(ended?, "in the middle of a burst")?;
-    world.start_agent_anew().await?;
+    world.agent.start().await?;
     until_version(&world, "db", 11).await?;
     ensure!(world.secret_data("db").await?["value"] == "11");
     world.stop().await
@@ -183,7 +183,7 @@ async fn killed_between_secret_and_status_it_ends_at_one_restart() -> Result<()>
     ensure!(stamp(&world).await?.is_none(), "nor was the workload stamped");
 
     rights.restore().await?;
-    world.start_agent_anew().await?;
+    world.agent.start().await?;
     ended_at_one_restart(&world, 2, start).await?;
     world.stop().await
 }
@@ -202,7 +202,7 @@ async fn killed_between_status_and_stamp_it_ends_at_one_restart() -> Result<()> 
     ensure!(stamp(&world).await?.is_none(), "the workload was not stamped");
 
     rights.restore().await?;
-    world.start_agent_anew().await?;
+    world.agent.start().await?;
     ended_at_one_restart(&world, 2, start).await?;
     world.stop().await
 }
@@ -232,7 +232,7 @@ async fn killed_between_stamp_and_baseline_it_ends_at_one_restart() -> Result<()
     ensure!(binding["status"]["baselines"][WEB] != binding["status"]["content"], "the baseline was not recorded");
 
     rights.restore().await?;
-    world.start_agent_anew().await?;
+    world.agent.start().await?;
     ended_at_one_restart(&world, 2, start).await?;
     world.stop().await
 }
@@ -309,7 +309,7 @@ async fn an_api_server_that_goes_and_comes_back_is_waited_for() -> Result<()> {
     put(&world, "db", "4").await?;
     ended_well(world.agent.stop().await?, "while the API server is stopped")?;
     world.plane.start_api_server().await?;
-    world.start_agent_anew().await?;
+    world.agent.start().await?;
     until_version(&world, "db", 4).await?;
     until_value(&world, "db", "4").await?;
     world.stop().await
@@ -352,23 +352,28 @@ async fn an_agent_that_is_there_before_the_cloud_waits_for_it() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_with_a_used_up_token_says_so_and_takes_up_a_new_one_by_itself() -> Result<()> {
+async fn an_agent_with_nothing_left_to_show_says_so_and_takes_up_a_new_token_by_itself() -> Result<()> {
     let mut world = World::start("spent", Options::default()).await?;
     bind(&world, "db", "1").await?;
     until_version(&world, "db", 1).await?;
-    // Its key dies with the process, and the token has been used.
-    world.agent.restart().await?;
+    // Its key dies with the process, the token has been used, and a ServiceAccount of the same name is not the enrolled one.
+    world.agent.stop().await?;
+    world.kubectl(&["delete", "serviceaccount", "ennote-agent"]).await?;
+    world.install(serde_json::json!({})).await?;
+    world.agent.start().await?;
     let pid = world.agent.pid()?;
     bind(&world, "fresh", "1").await?;
     let lost = until_condition(&world, "fresh", "Ready", "False/IdentityLost").await?;
     ensure!(condition(&lost, "Stalled").as_deref() == Some("True/IdentityLost"), "a person must act");
     let mend = message(&lost, "Ready");
-    ensure!(mend.contains("used up") && mend.contains("make a new one"), "{mend}");
-    until_logged(&world, "the bootstrap token is used up", 1).await?;
-    ensure!(condition(&world.binding("db").await?, "Ready").as_deref() == Some("True/Synced"), "its Secret is right");
+    ensure!(mend.contains("not the enrolled one") && mend.contains("token create --agent"), "{mend}");
+    until_logged(&world, "not the enrolled one", 1).await?;
+    let kept = until_condition(&world, "db", "Ready", "False/IdentityLost").await?;
+    ensure!(condition(&kept, "Synced").as_deref() == Some("True/Synced"), "its Secret is right");
 
     world.new_token().await?;
     until_version(&world, "fresh", 1).await?;
+    until_condition(&world, "db", "Ready", "True/Synced").await?;
     put(&world, "db", "2").await?;
     until_version(&world, "db", 2).await?;
     ensure!(world.agent.pid()? == pid, "the agent is the same process");

@@ -90,7 +90,7 @@ async fn the_released_charts_settings_keep_working() -> Result<()> {
     world.kubectl(&["delete", "ennotesecretbinding", "single"]).await?;
     world.kubectl(&["annotate", "ennotesecretbinding", &held[0], "ennote.io/confirm-deletions=1"]).await?;
     world.agent.stop().await?;
-    world.start_agent_anew().await?;
+    world.agent.start().await?;
     world.cloud.put("other", &[("a", "2")]).await?;
     until_version(&world, "named", 2).await?;
     for name in &held {

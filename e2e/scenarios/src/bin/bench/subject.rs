@@ -119,7 +119,6 @@ impl Subject {
 /// Restarts the agent with nothing changed.
 pub(crate) async fn restart(world: &mut World) -> Result<Restart> {
     world.agent.stop().await?;
-    world.new_token().await?;
     let mark = mark(world).await?;
     let begun = Instant::now();
     world.agent.start().await?;
