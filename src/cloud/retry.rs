@@ -120,7 +120,7 @@ pub fn refused(error: &JoinError, authority: &str) -> (Recovery, Problem) {
     };
     match error {
         JoinError::Trust(TrustError::NoRoot) => {
-            let message = "there is no bootstrap token yet: make one in Ennote for this agent and put it into the token Secret \
+            let message = "there is no bootstrap token yet (one begins with ennt1): make one in Ennote for this agent and put it into the token Secret \
                            (ennote.auth.existingSecretName); the agent takes it up by itself";
             (Recovery::Lost, Problem::new(Reason::IdentityLost, message))
         }

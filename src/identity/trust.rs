@@ -164,10 +164,15 @@ impl Trust {
     }
 }
 
-/// The hash that ends a bootstrap token, also of a spent or expired one.
+/// The hash that ends a bootstrap token, `ennt1.ID.SECRET.HASH`, also of a spent or expired one. A token of another kind, put
+/// there by mistake, pins nothing.
 pub fn root_of_token(token: &str) -> Option<[u8; 32]> {
-    let (_, last) = token.trim().rsplit_once('.')?;
-    data_encoding::BASE64URL_NOPAD.decode(last.as_bytes()).ok()?.try_into().ok()
+    let mut parts = token.trim().split('.');
+    let (kind, _id, _secret, root) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    if kind != "ennt1" || parts.next().is_some() {
+        return None;
+    }
+    data_encoding::BASE64URL_NOPAD.decode(root.as_bytes()).ok()?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -199,6 +204,9 @@ pub(crate) mod tests {
         assert_eq!(Trust::pin(&[], None).err(), Some(TrustError::NoRoot));
         assert_eq!(Trust::pin(&[], Some("nonsense")).err(), Some(TrustError::NoRoot));
         assert!(Trust::pin(&[], Some(&token())).is_ok());
+        for other in [token().replace("ennt1", "eyJ"), token().replace("a.b.", "a."), format!("{}.b", token())] {
+            assert_eq!(Trust::pin(&[], Some(&other)).err(), Some(TrustError::NoRoot), "{other}");
+        }
         assert!(Trust::pin(&[hash(&public())], Some(&token())).is_ok());
         assert_eq!(Trust::pin(&[[0; 32]], Some(&token())).err(), Some(TrustError::RootChanged));
     }
