@@ -144,7 +144,7 @@ async fn a_stream_altered_anywhere_ends_and_the_next_one_is_whole() -> Result<()
             edit(&mut altered);
             Fate::Instead(vec![altered])
         });
-        world.start_agent_anew().await?;
+        world.agent.start().await?;
         if by_cloud {
             let reasons = until_heard(&world, &proxy, what, refusals + 1, refused).await?;
             ensure!(reasons[refusals..].iter().all(|reason| reason == "UNPROVEN"), "{what}: {reasons:?}");
