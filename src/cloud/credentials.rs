@@ -2,6 +2,7 @@
 //! the cluster's keys.
 
 use crate::config::TokenText;
+use crate::crypto::signed::{hash, hash_parts};
 use crate::identity::join::{Credentials, Issuer};
 use futures::future::BoxFuture;
 use std::path::{Path, PathBuf};
@@ -26,11 +27,17 @@ pub struct CredentialSource {
     pub known: Arc<Mutex<Issuer>>,
 }
 
-/// The two secrets, as the files hold them now.
-#[derive(PartialEq, Eq)]
+/// The two secrets, as the files held them at one moment.
 pub struct Files {
     bootstrap_token: Zeroizing<String>,
     sa_token: Zeroizing<String>,
+}
+
+impl Files {
+    /// Tells two states of the files apart, and nothing else.
+    pub fn mark(&self) -> [u8; 32] {
+        hash_parts(&[&hash(self.bootstrap_token.as_bytes()), &hash(self.sa_token.as_bytes())])
+    }
 }
 
 impl CredentialSource {
@@ -45,8 +52,7 @@ impl CredentialSource {
     }
 
     /// All that there is to show. The cluster is asked for its keys only where there is a token that they sign.
-    pub async fn gather(&self) -> Credentials {
-        let Files { bootstrap_token, sa_token } = self.files();
+    pub async fn complete(&self, Files { bootstrap_token, sa_token }: Files) -> Credentials {
         let issuer = if sa_token.is_empty() { Issuer::default() } else { self.issuer().await };
         Credentials { bootstrap_token, sa_token, issuer }
     }
@@ -98,6 +104,12 @@ mod tests {
         assert_eq!(token(), "env");
         std::fs::remove_file(&file).unwrap();
         assert_eq!(CredentialSource::default().files().bootstrap_token.as_str(), "");
+        let files = |bootstrap: &str, sa: &str| Files {
+            bootstrap_token: Zeroizing::new(bootstrap.to_owned()),
+            sa_token: Zeroizing::new(sa.to_owned()),
+        };
+        assert_eq!(files("a", "b").mark(), files("a", "b").mark());
+        assert!(files("a", "b").mark() != files("ab", "").mark() && files("", "a").mark() != files("a", "").mark());
     }
 
     #[tokio::test]
@@ -116,11 +128,15 @@ mod tests {
             discover: Some(discover),
             ..CredentialSource::default()
         };
-        assert_eq!(source.gather().await.issuer, Issuer::default(), "nothing to verify, nothing to ask");
+        assert_eq!(
+            source.complete(source.files()).await.issuer,
+            Issuer::default(),
+            "nothing to verify, nothing to ask"
+        );
         std::fs::write(&path, "token").unwrap();
-        assert_eq!(source.gather().await.issuer, issuer);
+        assert_eq!(source.complete(source.files()).await.issuer, issuer);
         silent.store(true, Ordering::Relaxed);
-        let gathered = source.gather().await;
+        let gathered = source.complete(source.files()).await;
         assert_eq!((gathered.sa_token.as_str(), gathered.issuer), ("token", issuer));
         std::fs::remove_file(&path).unwrap();
     }

@@ -4,7 +4,7 @@
 //! `finish`; the last one publishes the session into the one watch that every caller takes it from ([`LinkState`]).
 
 use crate::clock;
-use crate::cloud::credentials::{CredentialSource, Files};
+use crate::cloud::credentials::CredentialSource;
 use crate::cloud::state::LinkState;
 use crate::crypto::signed::Label;
 use crate::entropy::rng;
@@ -44,6 +44,8 @@ pub struct IdentityService {
     key: AgentKey,
     /// Pinned once, with the first credentials that name a root.
     trust: Mutex<Option<Trust>>,
+    /// Of the credential files, as they were when they were shown last.
+    shown: Mutex<[u8; 32]>,
     state: watch::Sender<LinkState>,
 }
 
@@ -62,7 +64,16 @@ impl IdentityService {
         build: &'static str,
         state: watch::Sender<LinkState>,
     ) -> Self {
-        Self { channel, anchors, source, build, key: AgentKey::generate(&mut rng()), trust: Mutex::new(None), state }
+        Self {
+            channel,
+            anchors,
+            source,
+            build,
+            key: AgentKey::generate(&mut rng()),
+            trust: Mutex::new(None),
+            shown: Mutex::default(),
+            state,
+        }
     }
 
     /// The session as last published.
@@ -70,9 +81,9 @@ impl IdentityService {
         self.state.borrow().session.clone()
     }
 
-    /// What the credential files hold now.
-    pub fn files(&self) -> Files {
-        self.source.files()
+    /// Whether the credential files hold anything else than what was shown last.
+    pub fn has_others_to_show(&self) -> bool {
+        self.source.files().mark() != *self.shown()
     }
 
     /// Signs a message of a stream.
@@ -104,7 +115,9 @@ impl IdentityService {
     /// # Errors
     /// `NoRoot` and `RootChanged`; nothing is sent then.
     pub async fn begin(&self) -> Result<(Begun, wire::BeginRequest), JoinError> {
-        let credentials = self.source.gather().await;
+        let files = self.source.files();
+        *self.shown() = files.mark();
+        let credentials = self.source.complete(files).await;
         let mut trust = self.trust();
         let pinned = match trust.as_mut() {
             Some(pinned) => pinned,
@@ -166,6 +179,10 @@ impl IdentityService {
     /// `ClockDisagrees`, `Expired`.
     pub fn hear(&self, session: &Session, server_time_ms: i64) -> Result<(), TrustError> {
         self.trust().as_mut().ok_or(TrustError::NoRoot)?.hear(&session.keyset, server_time_ms)
+    }
+
+    fn shown(&self) -> MutexGuard<'_, [u8; 32]> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn trust(&self) -> MutexGuard<'_, Option<Trust>> {

@@ -84,7 +84,7 @@ impl Link {
             state.live = false;
             state.problem = Some(failure.problem.clone());
         });
-        attempts.failed(failure.recovery, failure.pause, spread()).over(|| self.identity.files()).await;
+        attempts.failed(failure.recovery, failure.pause, spread()).over(|| self.identity.has_others_to_show()).await;
     }
 
     /// Keeps a stream, and a second one while the first drains, until the last of them ends.

@@ -51,14 +51,13 @@ impl Attempts {
 }
 
 impl Wait {
-    /// Waits. `files` reads what the credential files hold now.
-    pub async fn over<F: PartialEq>(self, files: impl Fn() -> F) {
+    /// Waits. `others` reads whether the credential files hold anything else than what was shown last.
+    pub async fn over(self, others: impl Fn() -> bool) {
         match self {
             Self::Time(time) => sleep(time).await,
             Self::OtherCredentials(at_most) => {
-                let used = files();
                 let changed = async {
-                    while files() == used {
+                    while !others() {
                         sleep(REREAD).await;
                     }
                 };
@@ -87,7 +86,12 @@ mod tests {
     async fn lost_credentials_are_read_again_all_the_time_and_tried_again_as_soon_as_they_differ() {
         let wait = || Attempts::default().failed(Recovery::Lost, Some(MINUTE), 0.5);
         let reads = Cell::new(0);
-        wait().over(|| reads.set(reads.get() + 1)).await;
+        wait()
+            .over(|| {
+                reads.set(reads.get() + 1);
+                false
+            })
+            .await;
         assert!(reads.get() > 10, "at least every 30 s of the 300: {}", reads.get());
         let after = takes(wait(), Duration::from_secs(100)).await;
         assert!((Duration::from_secs(100)..=Duration::from_secs(130)).contains(&after), "{after:?}");
