@@ -42,11 +42,13 @@ impl<'a> Unverified<'a> {
             return Err(Fault::Malformed);
         }
         let decode = |part: &str| BASE64URL_NOPAD.decode(part.as_bytes()).map_err(|_| Fault::Malformed);
-        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Fault::Malformed)?;
+        // As text first (RFC 7519 section 7.2): what serde_json passes over, it does not look at.
+        let utf8 = |bytes| String::from_utf8(bytes).map_err(|_| Fault::Malformed);
+        let header: Header = serde_json::from_str(&utf8(decode(header)?)?).map_err(|_| Fault::Malformed)?;
         if header.crit.is_some() {
             return Err(Fault::Malformed);
         }
-        let claims = serde_json::from_slice(&decode(claims)?).map_err(|_| Fault::Malformed)?;
+        let claims = serde_json::from_str(&utf8(decode(claims)?)?).map_err(|_| Fault::Malformed)?;
         let hash = HEXLOWER.encode(&Sha256::digest(text));
         Ok(Self { header, claims, message, signature: decode(signature)?, hash })
     }
