@@ -1,8 +1,10 @@
 //! Every lifetime, as a flag with its environment name and default.
 
+use crate::issuer::{Fetcher, Pinned};
 use clap::Args;
 use humantime::parse_duration;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long things live. All are settings, so that a scenario sees renewals in seconds.
@@ -44,6 +46,10 @@ pub struct Lifetimes {
     #[arg(long, env = "ENNOTE_DEVCLOUD_JWKS_LINGER", default_value = "24h", value_parser = parse_duration, value_name = "TIME")]
     pub jwks_linger: Duration,
 
+    /// Between two fetches of a public issuer's keys at least, whatever its Cache-Control says
+    #[arg(long, env = "ENNOTE_DEVCLOUD_ISSUER_PAUSE", default_value = "1m", value_parser = parse_duration, value_name = "TIME")]
+    pub issuer_pause: Duration,
+
     /// Between two signed beats of a stream
     #[arg(long, env = "ENNOTE_DEVCLOUD_BEAT_INTERVAL", default_value = "20s", value_parser = parse_duration, value_name = "TIME")]
     pub beat_interval: Duration,
@@ -71,9 +77,28 @@ pub struct Attesting {
     /// A signing key that an agent reported counts for nothing until a person accepts it: agent keys NAME --accept
     #[arg(long, env = "ENNOTE_DEVCLOUD_JWKS_STRICT")]
     pub jwks_strict: bool,
+
+    /// For tests: the one public issuer that is dialled at an address of its own, as HOST=IP:PORT
+    #[arg(long, hide = true, requires = "test_issuer_ca", value_parser = pinned, value_name = "HOST=IP:PORT")]
+    pub test_issuer: Option<(String, SocketAddr)>,
+
+    /// For tests: the CA that signed that issuer's certificate
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub test_issuer_ca: Option<PathBuf>,
+}
+
+fn pinned(given: &str) -> Result<(String, SocketAddr), String> {
+    let (host, address) = given.split_once('=').ok_or("it has to be HOST=IP:PORT")?;
+    Ok((host.to_owned(), address.parse().map_err(|_| "it has to be HOST=IP:PORT")?))
 }
 
 impl Attesting {
+    /// What asks public issuers.
+    pub fn fetcher(&self) -> Fetcher {
+        let pinned = self.test_issuer.clone().zip(self.test_issuer_ca.clone());
+        Fetcher { pinned: pinned.map(|((authority, address), ca)| Pinned { authority, address, ca }) }
+    }
+
     /// The audiences, for a certificate of these names.
     pub fn audiences(&self, tls_names: &[String]) -> Vec<String> {
         let own = ["127.0.0.1", "localhost", "::1"].into_iter().chain(tls_names.iter().map(String::as_str));
@@ -131,6 +156,7 @@ impl Default for Lifetimes {
             keyset_life: MAX_KEYSET_LIFE,
             publish_lead: minutes(15),
             epoch_window: minutes(10),
+            issuer_pause: minutes(1),
             jwks_wait: minutes(24 * 60),
             jwks_linger: minutes(24 * 60),
             beat_interval: Duration::from_secs(20),

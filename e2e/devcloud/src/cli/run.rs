@@ -33,7 +33,13 @@ impl Ended {
 
 /// Runs a command line.
 pub fn main(cli: Cli) -> ExitCode {
-    match runtime(&cli.command).and_then(|runtime| runtime.block_on(run(cli))) {
+    let ran = runtime(&cli.command).and_then(|runtime| {
+        let ended = runtime.block_on(run(cli));
+        // A name that is being resolved holds up nobody.
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        ended
+    });
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ended(text)) => {
             // Nobody may be reading.

@@ -4,6 +4,7 @@ mod accept;
 mod choice;
 mod cli_v1;
 mod identity;
+mod lookup;
 mod server;
 mod stream;
 mod sync;

@@ -75,6 +75,7 @@ impl Server {
         let sync = SyncServiceServer::new(Sync(core.clone()))
             .max_decoding_message_size(MAX_INBOUND)
             .max_encoding_message_size(MAX_OUTBOUND);
+        tokio::spawn(crate::issuer::watch(core.clone()));
         let connections = accept(listener, tls, core.hub.stopped());
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))

@@ -3,10 +3,10 @@
 //! Runs in a task of its own. Frames go out in the order in which they are decided, so the count of `Have`s in a beat is
 //! exactly what went before it.
 
-use super::choice::{Choice, choose};
+use super::lookup::look;
 use super::timers::{Event, Timers};
 use crate::core::{Begun, Core, News, Refusal, Registration, Role};
-use crate::delivery::{Answer, BadAsk, Delivery, Found, Wanted};
+use crate::delivery::{Answer, BadAsk, Delivery, Wanted};
 use crate::envelope;
 use crate::names::quoted;
 use crate::signed::{self, Label};
@@ -394,29 +394,6 @@ impl Stream {
         text.push_str(&format!(" --secret {}", quoted(&wanted.secret)));
         text
     }
-}
-
-/// What the core has for a want above a known version.
-fn look(core: &Core, agent: &Agent, wanted: &Wanted, known: u64) -> Result<Found<Version>, Refusal> {
-    use wire::denied::Reason;
-    if !agent.may(&wanted.namespace, &wanted.workspace, &wanted.secret) {
-        return Ok(Found::Denied(Reason::NoGrant));
-    }
-    let newest = core.newest(&wanted.workspace, &wanted.secret)?;
-    let version = |number| core.version(&wanted.workspace, &wanted.secret, number);
-    Ok(match choose(newest.as_ref(), wanted.pin, known) {
-        Choice::NoSecret => Found::Denied(Reason::NoSecret),
-        Choice::Nothing => Found::Nothing,
-        Choice::Ahead => Found::Denied(Reason::NoVersion),
-        Choice::Tombstone(number) => version(number)?.map_or(Found::Nothing, Found::Gone),
-        Choice::Version(number) => match version(number)?.map(|row| (row.payload.as_ref().map(String::len), row)) {
-            Some((Some(size), row)) => Found::Payload(row, size),
-            // A pin that is not there yet, that names a tombstone, or that a deletion erased. Without a pin it cannot
-            // happen but between two reads, and then the news of the change is on its way.
-            Some((None, _)) | None if wanted.pin != 0 => Found::Denied(Reason::NoVersion),
-            Some((None, _)) | None => Found::Nothing,
-        },
-    })
 }
 
 fn frame(frame: cloud_frame::Frame) -> wire::CloudFrame {

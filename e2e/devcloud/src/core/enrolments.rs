@@ -133,6 +133,8 @@ pub(super) fn beside(
         uid: attested.uid.clone(),
         keys: keys.collect(),
         void: false,
+        looked_at: false,
+        public: None,
     };
     Ok(Some((enrolment, attested)))
 }

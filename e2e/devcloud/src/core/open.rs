@@ -5,6 +5,7 @@ use super::enrolments::Rolls;
 use super::hub::{Hub, News};
 use super::keyset::{self, Keys};
 use super::{AdminError, challenges::Challenges};
+use crate::issuer::Fetcher;
 use crate::names::{BadName, quoted};
 use crate::settings::{Attesting, Lifetimes};
 use crate::store::{Installation, KeysetRow, RowKeys, Store, StoreError, Table, Workspace};
@@ -82,6 +83,8 @@ pub struct Core {
     pub lives: Lifetimes,
     /// What joins may choose.
     pub suites: Vec<Suite>,
+    /// Asks public issuers.
+    pub fetcher: Fetcher,
     pub(super) challenges: Challenges,
     pub(super) terms: Arc<Terms>,
     pub(super) master: Zeroizing<[u8; 32]>,
@@ -200,6 +203,7 @@ impl Core {
             lives,
             suites,
             terms: Arc::new(terms),
+            fetcher: attesting.fetcher(),
             challenges: Challenges::default(),
             master,
             installation,

@@ -108,6 +108,10 @@ pub(super) fn reported(
     jwks: &[u8],
     rolls: Rolls,
 ) -> Result<(), StoreError> {
+    // R1: a public issuer's keys come from it alone.
+    if enrolment.public.is_some() {
+        return Ok(());
+    }
     // Nothing that can be read is no report: a cluster may keep its keys to itself.
     let Ok(listed) = parse_jwks(jwks) else { return Ok(()) };
     let now = tx.now_ms();
@@ -160,6 +164,7 @@ impl Core {
                 gone_ms: None,
             });
             enrolment.keys = keys.collect();
+            (enrolment.looked_at, enrolment.public) = (true, None);
             Ok(())
         })
         .await
@@ -249,6 +254,8 @@ mod tests {
             uid: "u".into(),
             keys: keys.iter().map(key).collect(),
             void: false,
+            looked_at: false,
+            public: None,
         }
     }
 

@@ -19,6 +19,21 @@ pub struct Enrolment {
     /// The agent was revoked: nothing is enrolled, but who it was can still be told.
     #[serde(default)]
     pub void: bool,
+    /// Its issuer was asked for a discovery document, or a person has said which keys count.
+    #[serde(default)]
+    pub looked_at: bool,
+    /// R1: the issuer is public, and its keys come from it alone.
+    #[serde(default)]
+    pub public: Option<PublicIssuer>,
+}
+
+/// An issuer whose discovery document matched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicIssuer {
+    /// Where its keys are.
+    pub jwks_uri: String,
+    /// When they are fetched again. Unix milliseconds.
+    pub next_ms: i64,
 }
 
 /// A key of an enrolment.

@@ -11,7 +11,7 @@ mod row;
 mod rows;
 
 pub use database::{Store, Tx, View};
-pub use enrolment::{Alarm, EnrolledKey, Enrolment, Founded, Origin, Shown};
+pub use enrolment::{Alarm, EnrolledKey, Enrolment, Founded, Origin, PublicIssuer, Shown};
 pub use row::RowKeys;
 pub use rows::{
     AccessToken, AddedKey, Agent, Grant, Installation, KemRow, KeyUse, KeysetRow, Pat, Secret, Spent, Token, Version,
