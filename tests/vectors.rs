@@ -354,8 +354,8 @@ fn no_blob_opens(suite: Suite, file: &Value) {
         (wrapped, blob),
         (Vec::new(), bytes(&v1["upload"]["encrypted_blob"])),
     ] {
-        let parts = vec![hash(&sealed.header).to_vec(), hash(&[&enc[..], &ciphertext].concat()).to_vec()];
-        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let parts = [hash(&sealed.header), hash(&[&enc[..], &ciphertext].concat())];
+        let parts: Vec<&[u8]> = parts.iter().map(<[u8; 32]>::as_slice).collect();
         let signature = signed::sign_parts(&signer, Label::Sealed, &parts).to_vec();
         let signed = wire::Sealed { enc, ciphertext, signature, ..sealed.clone() };
         let refused = envelope::open(signed, session_key(suite, file), &expected, &listed).err();

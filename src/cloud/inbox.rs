@@ -3,11 +3,10 @@
 //! One entry a binding. A want is the subscription, the acknowledgement and the resume cursor in one: whatever stream is
 //! newest, its asks declare the wants as they stand here. Locks are held for a map access, never across an await.
 
-use crate::crypto::envelope::{self, Expected, Facts, Opened, Refusal};
+use crate::crypto::envelope::{self, Expected, Facts, Keyless, Opened, Refusal};
 use crate::crypto::session_keys::SessionKey;
 use crate::crypto::signed::VerifyingKeys;
 use crate::crypto::suite::Suite;
-use crate::domain::reason::Reason;
 use crate::identity::access_token::Identity;
 use crate::wire;
 use prost::Message;
@@ -40,6 +39,8 @@ pub struct Wanted {
 
 /// What the cloud answered to a want.
 pub struct Arrival {
+    /// The want that it answers.
+    pub want_id: u64,
     /// When the want was declared, in the cloud's time (Unix milliseconds), if that is known.
     pub wanted_at_ms: Option<i64>,
     /// The version that was known when it was asked for; 0: it was asked for in any case.
@@ -49,7 +50,8 @@ pub struct Arrival {
 }
 
 enum Answer {
-    Sealed { sealed: Box<wire::Sealed>, key: Option<SessionKey>, expected: Box<Expected>, listed: Arc<VerifyingKeys> },
+    Sealed { sealed: Box<wire::Sealed>, key: SessionKey, expected: Box<Expected>, listed: Arc<VerifyingKeys> },
+    Keyless(Box<Keyless>, Box<Expected>, Arc<VerifyingKeys>),
     Gone { signed: wire::Signed, expected: Box<Expected>, listed: Arc<VerifyingKeys> },
     Denied(Denial),
 }
@@ -106,8 +108,8 @@ impl Arrival {
             Answer::Gone { signed, expected, listed } => {
                 Ok(Word::Gone(envelope::gone(&signed, &expected, &listed)?, *expected))
             }
+            Answer::Keyless(keyless, expected, listed) => Err(keyless.refuse(&expected, &listed)),
             Answer::Sealed { sealed, key, expected, listed } => {
-                let key = key.ok_or(Refusal(Reason::WrongRecipient))?;
                 Ok(Word::Payload(envelope::open(*sealed, key, &expected, &listed)?, *expected))
             }
         }
@@ -169,6 +171,8 @@ pub struct Inbox {
     table: Arc<Mutex<Table>>,
     changed: Arc<Notify>,
     in_use: Arc<AtomicUsize>,
+    refused: Arc<AtomicUsize>,
+    dropped: Arc<AtomicUsize>,
 }
 
 impl Inbox {
@@ -228,6 +232,16 @@ impl Inbox {
     /// Wakes the stream's task when there is something to ask.
     pub async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// Counts a delivery that was refused; gives how many were, in this life of the process.
+    pub fn refused(&self) -> usize {
+        self.refused.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Counts a delivery for an id that is not wanted (any more), likewise.
+    pub fn dropped(&self) -> usize {
+        self.dropped.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Keys that are out with bindings.
@@ -318,9 +332,13 @@ impl Inbox {
             })
         };
         let answer = match have.answer? {
-            wire::have::Answer::Sealed(sealed) => {
-                Answer::Sealed { sealed: Box::new(sealed), key, expected: expected(), listed: listed.clone() }
-            }
+            wire::have::Answer::Sealed(sealed) => match key {
+                Some(key) => {
+                    Answer::Sealed { sealed: Box::new(sealed), key, expected: expected(), listed: listed.clone() }
+                }
+                // Only a key of ours opens a delivery, and each opens one: without, its payload is dropped here.
+                None => Answer::Keyless(Box::new(Keyless::of(sealed)), expected(), listed.clone()),
+            },
             wire::have::Answer::Gone(signed) => Answer::Gone { signed, expected: expected(), listed: listed.clone() },
             wire::have::Answer::Denied(denied) => Answer::Denied(denied.into()),
         };
@@ -330,7 +348,7 @@ impl Inbox {
         self.in_use.fetch_add(1, Ordering::Relaxed);
         let room = Room { in_use: self.in_use.clone(), freed: self.changed.clone() };
         let known = want.declared.map_or(0, |(_, known)| known);
-        let arrival = Arrival { wanted_at_ms: want.wanted_at_ms, known, answer, _room: room };
+        let arrival = Arrival { want_id: have.id, wanted_at_ms: want.wanted_at_ms, known, answer, _room: room };
         let replaced = table.arrivals.insert(uid, (via.stream, arrival));
         drop(table);
         drop(replaced);
@@ -351,6 +369,7 @@ fn drop_want(table: &mut Table, uid: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::reason::Reason;
 
     fn wanted(uid: &str, secret: &str) -> Wanted {
         Wanted {
@@ -434,7 +453,7 @@ mod tests {
         let arrival = inbox.take("u").unwrap();
         assert_eq!((inbox.in_use(), arrival.wanted_at_ms), (1, Some(5)));
         assert!(inbox.take("u").is_none());
-        assert_eq!(arrival.open().err(), Some(Refusal(Reason::WrongRecipient)), "no key, no payload");
+        assert_eq!(arrival.open().err(), Some(Refusal(Reason::UnknownKey)), "no key, no payload");
         assert_eq!(inbox.in_use(), 0);
         inbox.want(&wanted("u", "s"), 4, false);
         assert_eq!(asked(&inbox, 1).0, vec![], "unchanged and not asked again");
@@ -454,7 +473,7 @@ mod tests {
         assert!(inbox.was_ever_wanted(1) && !inbox.was_ever_wanted(0) && !inbox.was_ever_wanted(2));
         assert!(deliver(&inbox, 1, sealed(1)).is_some(), "something came in place of the answer");
         assert_eq!(deliver(&inbox, 1, sealed(1)), None, "what waits is not replaced");
-        assert_eq!(inbox.take("u").unwrap().open().err(), Some(Refusal(Reason::WrongRecipient)));
+        assert_eq!(inbox.take("u").unwrap().open().err(), Some(Refusal(Reason::UnknownKey)));
         inbox.unwant("u");
         assert!(inbox.was_ever_wanted(1), "its answer may be on its way");
     }

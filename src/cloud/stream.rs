@@ -273,27 +273,27 @@ impl Stream {
         }
     }
 
-    async fn have(&mut self, mut have: wire::Have) -> Result<(), End> {
+    async fn have(&mut self, have: wire::Have) -> Result<(), End> {
         self.received += 1;
         // Every `Have` counts in the beats: one that is for nobody would hide another that was kept back.
         if have.answer.is_none() || !self.shared.inbox.was_ever_wanted(have.id) {
             return Err(End::Protocol("a delivery that was never asked for"));
         }
+        let id = have.id;
         let key = match &have.answer {
+            // The key that it names is burnt, whatever comes of it.
             Some(wire::have::Answer::Sealed(sealed)) => claimed_key(sealed).and_then(|index| self.keys.take(index)),
             _ if have.encoded_len() > MAX_OTHER => return Err(End::Protocol("a frame larger than its kind may be")),
             _ => None,
         };
-        // Only a key of ours opens a delivery, and each opens one: without, there is nothing to keep but the refusal.
-        if let (None, Some(wire::have::Answer::Sealed(sealed))) = (&key, &mut have.answer) {
-            *sealed = wire::Sealed::default();
-            tracing::warn!("a delivery that names no unspent key of this stream was refused");
-        }
         let (nonce, identity, listed) = (&self.nonce, &self.session.identity, &self.listed);
         let via = Via { stream: self.number, nonce, suite: self.suite };
         match self.shared.inbox.arrived(&via, have, key, identity, listed) {
             Some(place) => drop(self.shared.arrivals.send(place).await),
-            None => tracing::debug!("a delivery for a want that is no more was dropped"),
+            None => {
+                let dropped = self.shared.inbox.dropped();
+                tracing::debug!(want = id, dropped, "a delivery for a want that is no more was dropped");
+            }
         }
         Ok(())
     }

@@ -45,13 +45,25 @@ struct Payload {
     data: Result<SecretData, PayloadError>,
 }
 
-/// Takes a delivery in.
+/// Takes a delivery in. One that is refused is logged and counted; its payload is in no log.
 pub(super) async fn take_in(
     binding: &EnnoteSecretBinding,
     request: &Request,
     arrival: Arrival,
     context: &Context,
 ) -> Taken {
+    let want = arrival.want_id;
+    let taken = judge(binding, request, arrival, context).await;
+    if let Taken::Again(problem) | Taken::Seen(_, problem) = &taken
+        && problem.reason.refuses_a_delivery()
+    {
+        let (namespace, binding, refused) = (&request.namespace, &request.binding, context.inbox.refused());
+        tracing::warn!(reason = %problem.reason, namespace, binding, want, refused, "a delivery was refused");
+    }
+    taken
+}
+
+async fn judge(binding: &EnnoteSecretBinding, request: &Request, arrival: Arrival, context: &Context) -> Taken {
     let (wanted_at_ms, asked) = (arrival.wanted_at_ms, Asked { pin: request.source.pin, known: arrival.known });
     let (accepted, nonsense) = match high_water::accepted(binding) {
         Ok(accepted) => (accepted, None),

@@ -15,6 +15,8 @@ use prost::Message;
 const INFO: &[u8] = b"ennote/sealed/v1";
 /// PROTOCOL.md, "Bytes".
 pub const MAX_PAYLOAD: usize = 1024 * 1024;
+/// What a `Have` frame holds beside the payload.
+const MAX_HEADER: usize = 16 * 1024;
 
 /// What the agent knows of a delivery before it looks inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,10 +88,7 @@ pub fn open(
     expected: &Expected,
     listed: &VerifyingKeys,
 ) -> Result<Opened, Refusal> {
-    let signed = join_hashes(hash(&sealed.header), hash_parts(&[&sealed.enc, &sealed.ciphertext]));
-    listed.verify(Label::Sealed, &[&signed], &sealed.key_id, &sealed.signature)?;
-    let header = decode(&sealed.header)?;
-    compare(&header, expected, wire::Kind::Sealed)?;
+    let header = check(&sealed, hash_parts(&[&sealed.enc, &sealed.ciphertext]), expected, listed)?;
     let to_this_key = header.key_index == key.index && header.session_key_hash == key.public_hash;
     if !to_this_key || key.suite != expected.suite {
         return Err(Refusal(Reason::WrongRecipient));
@@ -104,6 +103,41 @@ pub fn open(
         return Err(Refusal(Reason::BadPayload));
     }
     Ok(Opened { facts: facts(&header), stamp_key: StampKey::new(stamp), payload: SecretValue::copy_of(payload) })
+}
+
+/// A delivery that no key of ours can open, as small as a refusal needs it.
+pub struct Keyless {
+    sealed: wire::Sealed,
+    of_box: [u8; 32],
+}
+
+impl Keyless {
+    /// Keeps what names the refusal. A header that is none, for its size, is left out too.
+    pub fn of(sealed: wire::Sealed) -> Self {
+        let of_box = hash_parts(&[&sealed.enc, &sealed.ciphertext]);
+        let header = if sealed.header.len() <= MAX_HEADER { sealed.header } else { vec![] };
+        Self { sealed: wire::Sealed { header, enc: vec![], ciphertext: vec![], ..sealed }, of_box }
+    }
+
+    /// Why it is refused: what [`open`] would say before it needs the key, and else that.
+    pub fn refuse(&self, expected: &Expected, listed: &VerifyingKeys) -> Refusal {
+        let checked = check(&self.sealed, self.of_box, expected, listed);
+        checked.err().unwrap_or(Refusal(Reason::WrongRecipient))
+    }
+}
+
+/// Signature first, then what the header says.
+fn check(
+    sealed: &wire::Sealed,
+    of_box: [u8; 32],
+    expected: &Expected,
+    listed: &VerifyingKeys,
+) -> Result<wire::Header, Refusal> {
+    let signed = join_hashes(hash(&sealed.header), of_box);
+    listed.verify(Label::Sealed, &[&signed], &sealed.key_id, &sealed.signature)?;
+    let header = decode(&sealed.header)?;
+    compare(&header, expected, wire::Kind::Sealed)?;
+    Ok(header)
 }
 
 /// Checks a tombstone.

@@ -110,6 +110,21 @@ impl Reason {
         matches!(self, Self::IdentityLost | Self::RootChanged | Self::ClockDisagrees | Self::Banned)
     }
 
+    /// Whether it says that a delivery is not what the cloud's core sends for this binding.
+    pub fn refuses_a_delivery(self) -> bool {
+        matches!(
+            self,
+            Self::BadSignature
+                | Self::UnknownKey
+                | Self::WrongRecipient
+                | Self::WrongBinding
+                | Self::WrongSource
+                | Self::Rollback
+                | Self::Undecryptable
+                | Self::BadPayload
+        )
+    }
+
     /// The row of the truth table.
     pub fn phase(self) -> Phase {
         match self {
