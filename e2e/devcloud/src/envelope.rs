@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 
 /// Largest payload, in bytes.
 pub const MAX_PAYLOAD: usize = 1024 * 1024;
-const SEALED_INFO: &[u8] = b"ennote/sealed/v1";
+/// `info` of a delivery.
+pub const SEALED_INFO: &[u8] = b"ennote/sealed/v1";
 const JOIN_INFO: &[u8] = b"ennote/join/v1";
 const STAMP_SALT: &[u8] = b"ennote/stamp/v1";
 

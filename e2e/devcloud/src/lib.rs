@@ -22,6 +22,7 @@ pub mod cloud;
 pub mod core;
 pub mod delivery;
 pub mod envelope;
+pub mod fault;
 pub mod issuer;
 pub mod names;
 pub mod payload;

@@ -6,6 +6,7 @@ use crate::core::{
     AgentEntry, Core, Fetched, KeyEntry, KeysetEntry, NewPat, NewToken, OpenError, PatEntry, PatRequest, Revoked,
     SecretEntry, TokenRequest, VersionEntry,
 };
+use crate::fault::Active;
 use crate::payload::Kind;
 use crate::settings::Lifetimes;
 use crate::store::{Alarm, Grant, KeyUse, StoreError, Workspace};
@@ -259,6 +260,14 @@ impl Client {
     /// [`Failure`].
     pub async fn revoke_pat(&self, name: &str) -> Result<PatEntry, Failure> {
         self.call(Request::RevokePat { name: name.to_owned() }).await
+    }
+
+    /// Replaces the faults that are on.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn set_faults(&self, faults: Vec<Active>) -> Result<Vec<Active>, Failure> {
+        self.call(Request::SetFaults { faults }).await
     }
 
     /// Makes a workspace.

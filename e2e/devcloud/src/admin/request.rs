@@ -1,6 +1,7 @@
 //! Requests, and what answers them.
 
 use crate::core::{AdminError, Core, PatRequest, TokenRequest};
+use crate::fault::Active;
 use crate::payload::Kind;
 use crate::store::KeyUse;
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,8 @@ pub enum Request {
     Pats,
     /// `PatEntry`.
     RevokePat { name: String },
+    /// List of `Active`: what is on from then on.
+    SetFaults { faults: Vec<Active> },
     /// `Workspace`.
     CreateWorkspace { name: String },
     /// List of `Workspace`.
@@ -90,6 +93,7 @@ pub(super) async fn answer(core: &Core, request: Request) -> Result<Zeroizing<St
         Request::CreatePat(wish) => json(&core.create_pat(&wish).await.map_err(said)?),
         Request::Pats => json(&core.pats().map_err(said)?),
         Request::RevokePat { name } => json(&core.revoke_pat(&name).await.map_err(said)?),
+        Request::SetFaults { faults } => json(&core.faults.set(faults).ok_or(AdminError::NoFaults).map_err(said)?),
         Request::CreateWorkspace { name } => json(&core.create_workspace(&name).await.map_err(said)?),
         Request::Workspaces => json(&core.workspaces().map_err(said)?),
     }

@@ -1,5 +1,6 @@
 //! Every flag, with its help.
 
+use crate::fault::Fault;
 use crate::settings::{Attesting, Lifetimes};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -62,6 +63,9 @@ pub enum Command {
     /// The keys by which agents know this cloud
     #[command(subcommand)]
     Keyset(KeysetCommand),
+    /// For tests of agents: break what a server that was started with --allow-faults sends
+    #[command(subcommand, hide = true)]
+    Fault(FaultCommand),
     /// What a person should look at, newest first: tokens used twice, identities shared
     Alarms,
 }
@@ -95,6 +99,12 @@ pub struct Serve {
     /// HPKE suites that this cloud has: b (X-Wing, post-quantum) and a (X25519). Of an agent's, the first that is here counts
     #[arg(long, env = "ENNOTE_DEVCLOUD_SUITES", default_value = "b,a", value_delimiter = ',', value_name = "SUITE")]
     pub suites: Vec<crate::suite::Suite>,
+    /// For tests of agents, on loopback addresses only: let `fault set` break what is sent
+    #[arg(long)]
+    pub allow_faults: bool,
+    /// A fault that is on from the beginning; see `fault set --help`
+    #[arg(long, requires = "allow_faults", value_delimiter = ',', value_name = "NAME", hide_possible_values = true)]
+    pub fault: Vec<Fault>,
     /// Log filter, as in `info` or `ennote_devcloud=debug,info`
     #[arg(long, env = "ENNOTE_DEVCLOUD_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
@@ -384,6 +394,21 @@ pub enum WorkspaceCommand {
     /// List workspaces
     #[command(visible_alias = "ls")]
     List,
+}
+
+/// `fault ...`.
+#[derive(Subcommand, Debug)]
+pub enum FaultCommand {
+    /// From now on break what is sent in this way, and in no other
+    Set {
+        /// How
+        fault: Fault,
+        /// Whose deliveries [default: those of every secret]
+        #[arg(long, value_name = "SECRET")]
+        secret: Option<String>,
+    },
+    /// Break nothing any more
+    Clear,
 }
 
 #[cfg(test)]

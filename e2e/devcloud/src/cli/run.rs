@@ -1,13 +1,15 @@
 //! From a parsed command line to an exit code.
 
 use super::args::{
-    AgentCommand, Cli, Command, Init, KeysetCommand, RotatedUse, SecretCommand, TokenCommand, WorkspaceCommand,
+    AgentCommand, Cli, Command, FaultCommand, Init, KeysetCommand, RotatedUse, SecretCommand, TokenCommand,
+    WorkspaceCommand,
 };
 use super::output::Output;
 use super::{pats, serve, values};
 use crate::admin::Client;
 use crate::clock;
 use crate::core::{Core, InitOptions, TokenRequest};
+use crate::fault::Active;
 use crate::settings::Lifetimes;
 use crate::store::KeyUse;
 use serde_json::json;
@@ -70,6 +72,7 @@ async fn run(cli: Cli) -> Result<(), Ended> {
         Command::Secret(command) => secret(data, command, out).await,
         Command::Agent(command) => agent(data, command, out).await,
         Command::Pat(command) => pats::pat(data, command, out).await,
+        Command::Fault(command) => fault(data, command, out).await,
         Command::Workspace(command) => workspace(data, command, out).await,
         Command::Keyset(command) => keyset(data, command, out).await,
         Command::Alarms => alarms(data, out).await,
@@ -179,6 +182,16 @@ async fn keyset(data: &Path, command: KeysetCommand, mut out: Output<impl Write>
 async fn alarms(data: &Path, mut out: Output<impl Write>) -> Result<(), Ended> {
     let client = Client::find(data, Lifetimes::default()).await.map_err(Ended::of)?;
     out.alarms(&client.alarms().await.map_err(Ended::of)?).map_err(Ended::of)
+}
+
+async fn fault(data: &Path, command: FaultCommand, mut out: Output<impl Write>) -> Result<(), Ended> {
+    let faults = match command {
+        FaultCommand::Set { fault, secret } => vec![Active { fault, secret }],
+        FaultCommand::Clear => vec![],
+    };
+    let client = Client::connect(data).await.map_err(Ended::of)?;
+    let on = client.set_faults(faults).await.map_err(Ended::of)?;
+    out.either(&json!(on), |_| format!("faults that are on: {}", on.len())).map_err(Ended::of)
 }
 
 async fn workspace(data: &Path, command: WorkspaceCommand, mut out: Output<impl Write>) -> Result<(), Ended> {

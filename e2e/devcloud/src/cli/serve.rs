@@ -23,6 +23,14 @@ pub(super) async fn serve(directory: &Path, args: Serve, format: Format) -> Resu
     }
     let opened = Core::open_with(directory, lives, args.suites.clone(), &args.attesting).await;
     let core = opened.map_err(Ended::of)?;
+    if args.allow_faults {
+        if !args.listen.ip().is_loopback() {
+            let text = format!("faults are sent on loopback addresses only, and {} is none", args.listen);
+            return Err(Ended(format!("{text}; leave --allow-faults out")));
+        }
+        tracing::warn!("this cloud breaks what it sends when it is told to: for tests of agents");
+        core.faults.allow(&args.fault);
+    }
     core.refresh_keyset().await.map_err(Ended::of)?;
     let path = directory.join(SOCKET);
     let socket = Socket::listen(core.clone(), directory).map_err(|source| Ended::file(&path, &source))?;

@@ -342,21 +342,17 @@ impl Stream {
             Answer::Sealed(wanted, version, key) => {
                 let stamp_key = self.core.stamp_key(&wanted.workspace, &wanted.secret);
                 let payload = version.payload.as_deref().unwrap_or_default();
-                let sealed = envelope::seal(
-                    &self.describe(&wanted, &version)?,
-                    &key,
-                    &stamp_key,
-                    payload.as_bytes(),
-                    &self.core.keys().payload,
-                    &mut entropy::system(),
-                );
-                (
-                    wanted.id,
-                    wire::have::Answer::Sealed(
-                        sealed
-                            .map_err(|_| Refusal::Malformed("a session key is no public key of the stream's suite"))?,
-                    ),
-                )
+                let (delivery, signer) = (self.describe(&wanted, &version)?, &self.core.keys().payload);
+                let answer = match self.core.faults.of_secret(&wanted.secret) {
+                    None => {
+                        let rng = &mut entropy::system();
+                        envelope::seal(&delivery, &key, &stamp_key, payload.as_bytes(), signer, rng)
+                            .map(wire::have::Answer::Sealed)
+                    }
+                    Some(fault) => fault.deliver(&delivery, &key, &stamp_key, payload.as_bytes(), signer),
+                };
+                let unfit = |_| Refusal::Malformed("a session key is no public key of the stream's suite");
+                (wanted.id, answer.map_err(unfit)?)
             }
         };
         Ok(wire::Have { id, answer: Some(answer) })

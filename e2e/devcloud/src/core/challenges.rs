@@ -126,6 +126,10 @@ impl Core {
             keyset: Some(keys.keyset.clone()),
             challenge: Some(challenge),
         };
+        let answer = match self.faults.of_joins() {
+            None => answer,
+            Some(fault) => fault.answer(answer, &self.root, &keys.join, &keys.payload),
+        };
         Ok((begun, answer))
     }
 

@@ -77,6 +77,8 @@ pub enum AdminError {
     PatExists(String),
     #[error("there is no live personal access token {0:?}; see: ennote-devcloud pat list")]
     NoPat(String),
+    #[error("this cloud sends no faults; a test of an agent starts it with: ennote-devcloud serve --allow-faults")]
+    NoFaults,
     #[error("name at least one namespace: --namespace NAMESPACE; or a --service-account, whose own is meant then")]
     NoNamespace,
     #[error("agent {0:?} has no ServiceAccount enrolled; it gets one with: ennote-devcloud token create --agent {0}")]

@@ -5,6 +5,7 @@ use super::enrolments::Rolls;
 use super::hub::{Hub, News};
 use super::keyset::{self, Keys};
 use super::{AdminError, challenges::Challenges};
+use crate::fault::Faults;
 use crate::issuer::Fetcher;
 use crate::names::{BadName, quoted};
 use crate::settings::{Attesting, Lifetimes};
@@ -85,6 +86,8 @@ pub struct Core {
     pub suites: Vec<Suite>,
     /// Asks public issuers.
     pub fetcher: Fetcher,
+    /// What is broken on purpose.
+    pub faults: Faults,
     pub(super) challenges: Challenges,
     pub(super) terms: Arc<Terms>,
     pub(super) master: Zeroizing<[u8; 32]>,
@@ -202,6 +205,7 @@ impl Core {
             hub,
             lives,
             suites,
+            faults: Faults::default(),
             terms: Arc::new(terms),
             fetcher: attesting.fetcher(),
             challenges: Challenges::default(),

@@ -7,6 +7,7 @@ mod boundaries;
 mod chart;
 mod contents;
 mod demo;
+mod envelope;
 mod evil;
 mod evil_delivery;
 mod evil_path;
