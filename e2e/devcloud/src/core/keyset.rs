@@ -164,8 +164,7 @@ pub(super) fn first(now_ms: i64, life: Duration) -> KeysetRow {
 }
 
 /// The same keys under the next version, once half of the life is over, when the setting has become shorter, or when there is
-/// no key of suite B yet. So a new
-/// keyset reaches every agent, which renews far more often, long before the old one ends.
+/// no key of suite B yet. So a new keyset reaches every agent, which renews far more often, long before the old one ends.
 pub(super) fn due(row: &KeysetRow, now_ms: i64, life: Duration) -> Option<KeysetRow> {
     let life = clock::millis(life);
     let half = row.issued_at_ms.saturating_add(row.expires_at_ms.saturating_sub(row.issued_at_ms) / 2);
