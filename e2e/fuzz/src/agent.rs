@@ -32,50 +32,50 @@ use tonic_types::{ErrorDetails, StatusExt};
 pub const TARGETS: &[Target] = &[
     Target {
         name: "agent_begin",
-        stride: 1,
+        stride: 3,
         seeds: || JOINS.iter().map(|of| of.begin.encode_to_vec()).collect(),
         run: begin,
     },
     Target {
         name: "agent_keyset_signed",
-        stride: 1,
+        stride: 3,
         seeds: || JOINS.iter().map(|of| of.keyset().body).collect(),
         run: keyset,
     },
     Target {
         name: "agent_challenge_signed",
-        stride: 1,
+        stride: 2,
         seeds: || JOINS.iter().map(|of| of.begin.challenge.clone().unwrap().body).collect(),
         run: challenge,
     },
     Target {
         name: "agent_finish",
-        stride: 2,
+        stride: 4,
         seeds: || JOINS.iter().map(|of| of.finish.encode_to_vec()).collect(),
         run: finish,
     },
     Target {
         name: "agent_joined_signed",
-        stride: 1,
+        stride: 3,
         seeds: || JOINS.iter().map(|of| of.finish.joined.clone().unwrap().body).collect(),
         run: joined,
     },
-    Target { name: "agent_frame", stride: 2, seeds: frames, run: frame },
+    Target { name: "agent_frame", stride: 6, seeds: frames, run: frame },
     Target {
         name: "agent_header_signed",
-        stride: 1,
+        stride: 2,
         seeds: || DELIVERIES.iter().map(|of| of.sealed.header.clone()).collect(),
         run: header,
     },
     Target {
         name: "agent_ciphertext_signed",
-        stride: 1,
+        stride: 4,
         seeds: || DELIVERIES.iter().map(|of| [&of.sealed.enc[..], &of.sealed.ciphertext].concat()).collect(),
         run: ciphertext,
     },
     Target {
         name: "agent_gone_signed",
-        stride: 1,
+        stride: 2,
         seeds: || DELIVERIES.iter().map(|of| of.gone.body.clone()).collect(),
         run: gone,
     },
@@ -102,7 +102,7 @@ struct Joining {
 }
 
 static JOINS: LazyLock<Vec<Joining>> = LazyLock::new(|| {
-    [("join.json", &[Suite::A][..])]
+    [("join.json", &[Suite::A][..]), ("join-b.json", &Suite::OFFERED[..])]
         .map(|(name, offered)| {
             let file = file(name);
             let begin = wire::BeginResponse {
@@ -212,7 +212,7 @@ struct Delivered {
 }
 
 static DELIVERIES: LazyLock<Vec<Delivered>> = LazyLock::new(|| {
-    [(Suite::A, "sealed.json")]
+    [(Suite::A, "sealed.json"), (Suite::B, "sealed-b.json")]
         .map(|(suite, name)| {
             let file = file(name);
             let (of, expected) = (&file["sealed"], &file["expected"]);
