@@ -97,8 +97,13 @@ fn the_pages_name_tests_and_targets_that_exist() -> Result<(), Box<dyn Error>> {
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut code)?;
     }
     let makefile = read("Makefile")?;
-    for (page, at_least) in [("ARCHITECTURE.md", 20), ("README.md", 8), ("CONTRIBUTING.md", 0)] {
-        let text = read(page)?;
+    let mut pages =
+        vec![("ARCHITECTURE.md".to_owned(), 20), ("README.md".to_owned(), 8), ("CONTRIBUTING.md".to_owned(), 0)];
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"))? {
+        pages.push((format!("docs/{}", entry?.file_name().to_string_lossy()), 0));
+    }
+    for (page, at_least) in pages {
+        let text = read(&page)?;
         let names = test_names(&text);
         assert!(names.len() >= at_least, "{page} names a test for each thing that it promises: {names:?}");
         let gone: Vec<&str> = names.into_iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
@@ -110,5 +115,29 @@ fn the_pages_name_tests_and_targets_that_exist() -> Result<(), Box<dyn Error>> {
             .collect();
         assert_eq!(missing, Vec::<&str>::new(), "{page} names targets that the Makefile lacks");
     }
+    Ok(())
+}
+
+/// What is promised against an attacker names the test that proves it, or says that none does.
+#[test]
+fn every_line_of_the_threat_model_names_its_proof() -> Result<(), Box<dyn Error>> {
+    let text = read("docs/threat-model.md")?;
+    let (promised, open) = text.split_once("## Not stopped").ok_or("the page says what is not stopped")?;
+    let rows = |text: &str| -> Vec<Vec<String>> {
+        let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+        text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| attacker")).map(cells).collect()
+    };
+    for row in rows(promised) {
+        let [attacker, _, gets, stopped, proof] = row.as_slice() else {
+            return Err(format!("five cells: {row:?}").into());
+        };
+        assert!(!gets.is_empty() && !stopped.is_empty(), "{attacker}: say what it gets, and what stops the rest");
+        let named = !test_names(proof).is_empty() || proof.contains("*not proved yet*");
+        assert!(named, "{attacker}: {proof:?} names no test");
+    }
+    for row in rows(open) {
+        assert!(row.len() == 3 && row.iter().all(|cell| !cell.is_empty()), "say what it means and what to do: {row:?}");
+    }
+    assert!(rows(promised).len() > 25 && rows(open).len() > 5);
     Ok(())
 }
