@@ -269,6 +269,31 @@ fn every_altered_delivery_is_refused_for_its_own_reason() {
     }
 }
 
+/// What counts against the beats: the core's own answer to this want of this stream, and nothing that was put in its place.
+#[test]
+fn only_what_the_core_signed_for_this_want_counts_as_received() {
+    use wire::have::Answer;
+    for suite in &SUITES {
+        let (suite, file) = (suite.suite, file(suite.sealed));
+        let (expected, listed) = (expected(suite, &file), keyset().payload);
+        let counts = |answer: &Answer, id, nonce: &[u8]| envelope::is_authentic(answer, id, nonce, &listed);
+        let (id, nonce) = (expected.want_id, expected.stream_nonce.as_slice());
+        let sealed = sealed_of(&file["sealed"]);
+        let gone = envelope_of(&file["gone"]["signed"]);
+        for answer in [Answer::Sealed(sealed.clone()), Answer::Gone(gone.clone())] {
+            assert!(counts(&answer, id, nonce));
+            assert!(!counts(&answer, id + 1, nonce), "sent to another want");
+            assert!(!counts(&answer, id, &[0; 32]), "of another stream");
+            assert!(!envelope::is_authentic(&answer, id, nonce, &VerifyingKeys::default()), "not listed any more");
+        }
+        let mut altered = sealed;
+        altered.ciphertext[0] ^= 1;
+        let forged = wire::Signed { signature: vec![0; 64], ..gone };
+        assert!(!counts(&Answer::Sealed(altered), id, nonce) && !counts(&Answer::Gone(forged), id, nonce));
+        assert!(counts(&Answer::Denied(wire::Denied::default()), id, nonce), "unsigned, and told by its binding");
+    }
+}
+
 #[test]
 fn every_altered_tombstone_is_refused_for_its_own_reason() {
     let more = file("gone-refused.json");

@@ -207,6 +207,14 @@ impl Inbox {
         self.changed.notify_one();
     }
 
+    /// Asks again for what stands: whether a denial still holds, for one.
+    pub fn declare_again(&self, binding_uid: &str) {
+        if let Some(want) = self.table().wants.get_mut(binding_uid) {
+            want.declared = None;
+            self.changed.notify_one();
+        }
+    }
+
     /// Wants no more.
     pub fn unwant(&self, binding_uid: &str) {
         if drop_want(&mut self.table(), binding_uid) {
@@ -426,6 +434,18 @@ mod tests {
         inbox.begin(2);
         assert_eq!(asked(&inbox, 1), (vec![], vec![]), "the older stream asks no more");
         assert_eq!(asked(&inbox, 2), (vec![(1, 3)], vec![]), "declared afresh");
+    }
+
+    #[test]
+    fn a_want_that_was_denied_can_be_asked_for_again_as_it_stands() {
+        let inbox = Inbox::default();
+        inbox.begin(1);
+        inbox.want(&wanted("u", "s"), 3, false);
+        asked(&inbox, 1);
+        inbox.declare_again("nobody");
+        assert_eq!(asked(&inbox, 1), (vec![], vec![]));
+        inbox.declare_again("u");
+        assert_eq!(asked(&inbox, 1), (vec![(1, 3)], vec![]));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::cloud::identity_service::{Begun, IdentityService};
 use crate::cloud::inbox::{Inbox, Via};
 use crate::cloud::state::{FRESH, LinkState};
-use crate::crypto::envelope::claimed_key;
+use crate::crypto::envelope::{claimed_key, is_authentic};
 use crate::crypto::session_keys::SessionKeys;
 use crate::crypto::signed::{Label, VerifyingKeys, hash};
 use crate::crypto::suite::Suite;
@@ -274,8 +274,10 @@ impl Stream {
     }
 
     async fn have(&mut self, have: wire::Have) -> Result<(), End> {
-        self.received += 1;
-        // Every `Have` counts in the beats: one that is for nobody would hide another that was kept back.
+        // The beats count what the cloud sent. What it did not sign for this want of this stream came in the place of something
+        // that it did: the binding says so, and the next beat that something was kept back.
+        let counts = have.answer.as_ref().is_some_and(|a| is_authentic(a, have.id, &self.nonce, &self.listed));
+        self.received += u64::from(counts);
         if have.answer.is_none() || !self.shared.inbox.was_ever_wanted(have.id) {
             return Err(End::Protocol("a delivery that was never asked for"));
         }

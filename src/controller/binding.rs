@@ -29,6 +29,8 @@ use tokio::time::Instant;
 const GRACE: Duration = Duration::from_secs(1);
 /// Every binding is looked at again after about this long.
 const REVISIT: Duration = Duration::from_secs(300);
+/// A pass that has just asked about a denial again need not come back sooner.
+const MIN_DENY_PAUSE: Duration = Duration::from_secs(48);
 /// While the lists of a namespace are not complete.
 const UNLISTED: Duration = Duration::from_millis(250);
 
@@ -164,10 +166,11 @@ fn settle(
             Pass::Done { outcome: Outcome::Unchanged, again: None, acknowledge: Some((wanted, known)) }
         }
         Taken::Standing(problem) => {
-            remember(Fact::Standing(problem.clone()), 0);
+            let again = deny_pause(failures, spread());
+            remember(Fact::Standing(Instant::now() + again, problem.clone()), failures.saturating_add(1));
             // Asked for in any case from now on: once granted again, the cloud would have nothing above what the target holds
             // to send, and the denial would never be seen lifted.
-            Pass::Done { outcome: problem.into(), again: None, acknowledge: Some((wanted, 0)) }
+            Pass::Done { outcome: problem.into(), again: Some(again), acknowledge: Some((wanted, 0)) }
         }
         Taken::Again(problem) => {
             let pause = back_off(failures);
@@ -188,6 +191,12 @@ fn trouble(binding: &EnnoteSecretBinding, problem: Problem) -> Outcome {
 /// 1 s to 5 min, by deliveries in a row that were not taken.
 fn back_off(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.min(9)).min(Duration::from_secs(300))
+}
+
+/// 1 to 5 minutes, by denials in a row, and up to a fifth less.
+fn deny_pause(failures: u32, spread: f64) -> Duration {
+    let longest = Duration::from_secs(60 << failures.min(3)).min(Duration::from_secs(300));
+    longest.mul_f64(1.0 - 0.2 * spread)
 }
 
 /// Nothing has arrived: see that the want stands, and say what is waited for.
@@ -216,9 +225,19 @@ fn ask(
             context.want(wanted, known, true);
             Pass::say(trouble(binding, problem.clone()))
         }
-        Some(Fact::Standing(problem)) => {
+        Some(Fact::Standing(at, problem)) => {
             context.want(wanted, known, false);
-            waiting_for_link(context).map_or_else(|| Pass::say(problem.clone()), |_| Pass::say(Outcome::Unchanged))
+            if *at <= now {
+                context.inbox.declare_again(&request.uid);
+                let failures = memo.as_ref().map_or(0, |m| m.failures);
+                context.remember(
+                    request,
+                    Fact::Standing(now + deny_pause(failures, spread()), problem.clone()),
+                    failures,
+                );
+            }
+            let outcome = waiting_for_link(context).map_or_else(|| problem.clone().into(), |_| Outcome::Unchanged);
+            Pass::say_until(outcome, at.saturating_duration_since(now).max(MIN_DENY_PAUSE))
         }
         _ if known > 0 => {
             // A want that rests here is one whose delivery never reached the status, as when the API server refused it.
@@ -402,6 +421,13 @@ fn uid(binding: &EnnoteSecretBinding) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_denial_is_asked_about_again_after_1_to_5_minutes() {
+        let pauses: Vec<u64> = [0, 1, 2, 3, 40].map(|n| deny_pause(n, 0.0).as_secs()).into();
+        assert_eq!(pauses, [60, 120, 240, 300, 300]);
+        assert_eq!(deny_pause(0, 1.0).as_secs(), 48);
+    }
 
     #[test]
     fn a_delivery_that_is_not_taken_is_asked_for_after_1_s_to_5_min() {

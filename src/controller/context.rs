@@ -186,7 +186,8 @@ pub enum Fact {
     /// Asked, and nothing said about it yet.
     Asked(Instant),
     /// The cloud answered without a payload; the want stands.
-    Standing(Problem),
+    /// A denial is unsigned, so it is asked again then whether it still holds.
+    Standing(Instant, Problem),
     /// This version was seen and gives no Secret: only another one, or another spec, can change that.
     Seen(u64, Problem),
     /// This version is a tombstone.

@@ -133,11 +133,16 @@ fn check(
     expected: &Expected,
     listed: &VerifyingKeys,
 ) -> Result<wire::Header, Refusal> {
-    let signed = join_hashes(hash(&sealed.header), of_box);
-    listed.verify(Label::Sealed, &[&signed], &sealed.key_id, &sealed.signature)?;
+    verify(sealed, of_box, listed)?;
     let header = decode(&sealed.header)?;
     compare(&header, expected, wire::Kind::Sealed)?;
     Ok(header)
+}
+
+/// `of_box` is SHA-256(enc || ciphertext).
+fn verify(sealed: &wire::Sealed, of_box: [u8; 32], listed: &VerifyingKeys) -> Result<(), SignatureError> {
+    let signed = join_hashes(hash(&sealed.header), of_box);
+    listed.verify(Label::Sealed, &[&signed], &sealed.key_id, &sealed.signature)
 }
 
 /// Checks a tombstone.
@@ -151,6 +156,20 @@ pub fn gone(signed: &wire::Signed, expected: &Expected, listed: &VerifyingKeys) 
         return Err(Refusal(Reason::WrongRecipient));
     }
     Ok(facts(&header))
+}
+
+/// Whether an answer is the core's own to this want of this stream, as far as its signature goes. A denial has none.
+pub fn is_authentic(answer: &wire::have::Answer, want_id: u64, stream_nonce: &[u8], listed: &VerifyingKeys) -> bool {
+    let header = match answer {
+        wire::have::Answer::Denied(_) => return true,
+        wire::have::Answer::Gone(signed) => listed.body(Label::Gone, signed).ok(),
+        wire::have::Answer::Sealed(sealed) => {
+            let verified = verify(sealed, hash_parts(&[&sealed.enc, &sealed.ciphertext]), listed);
+            verified.is_ok().then_some(sealed.header.as_slice())
+        }
+    };
+    let header = header.and_then(|bytes| wire::Header::decode(bytes).ok());
+    header.is_some_and(|header| header.want_id == want_id && header.stream_nonce == stream_nonce)
 }
 
 /// The index of the session key that a delivery says it spends. Unverified: used only to find and burn the key.

@@ -68,6 +68,9 @@ async fn a_delivery_altered_anywhere_is_refused_with_its_reason_and_the_secret_s
         world.cloud.put(name, &[("value", "1")]).await?;
         world.apply(&binding(name, name)).await?;
     }
+    world.cloud.put("bystander", &[("value", "1")]).await?;
+    world.apply(&binding("bystander", "bystander")).await?;
+    until_version(&world, "bystander", 1).await?;
     let mut before = Vec::new();
     let mut ids = std::collections::BTreeMap::new();
     for (name, ..) in FORGERIES {
@@ -90,6 +93,7 @@ async fn a_delivery_altered_anywhere_is_refused_with_its_reason_and_the_secret_s
     for (name, ..) in FORGERIES {
         world.cloud.put(name, &[("value", "2")]).await?;
     }
+    world.cloud.put("bystander", &[("value", "2")]).await?;
     for (name, _, reason) in FORGERIES {
         until_condition(&world, name, "Stalled", &format!("True/{reason}")).await?;
         let told = until_condition(&world, name, "Ready", &format!("False/{reason}")).await?;
@@ -103,7 +107,8 @@ async fn a_delivery_altered_anywhere_is_refused_with_its_reason_and_the_secret_s
         let now = raw(&world, &secret_path(&world.namespace, name)).await?;
         ensure!(now == before, "{name}: the Secret was touched");
     }
-    ensure!(proxy.newest_stream() == 1, "one binding's trouble is not the others': {} streams", proxy.newest_stream());
+    // The beats count what was altered as kept back, so streams end meanwhile; the others are served all the same.
+    until_version(&world, "bystander", 2).await?;
 
     proxy.honest();
     for (name, ..) in FORGERIES {
