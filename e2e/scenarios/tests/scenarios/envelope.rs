@@ -187,7 +187,7 @@ async fn a_keyset_or_challenge_that_is_wrong_is_refused_and_what_was_known_stays
     // A version that was lower than none would be refused for that alone.
     world
         .eventually("a second keyset", LATER, async || {
-            ensure!(world.cloud.log().matches("keyset issued").count() >= 1, "not yet");
+            ensure!(world.cloud.log().matches("keyset in use").count() >= 1, "not yet");
             Ok(())
         })
         .await?;
