@@ -77,7 +77,7 @@ pub enum Fault {
     OlderVersion,
     /// In its place goes a tombstone of the version before the last
     OldTombstone,
-    /// The keyset is one version lower than the last
+    /// The keyset is two versions lower than the last
     KeysetLower,
     /// The keyset has expired
     KeysetExpired,
@@ -204,7 +204,8 @@ impl Fault {
         let stranger = SigningKey::from_bytes(&entropy::bytes());
         let (mut root, mut join) = (root, join);
         match self {
-            Self::KeysetLower => listed.version -= 1,
+            // Two lower: an agent may not have heard of the newest yet.
+            Self::KeysetLower => listed.version = listed.version.saturating_sub(2),
             Self::KeysetExpired => {
                 listed.expires_at_ms = asked.server_time_ms - 1;
                 listed.issued_at_ms = listed.expires_at_ms - 1_000;

@@ -57,8 +57,8 @@ const FORGERIES: &[Forgery] = &[
         },
         "UnknownKey",
     ),
-    ("no-such-key", |sealed| in_header(sealed, |header| header.key_index = 1 << 40), "WrongRecipient"),
-    ("noise", |sealed| sealed.header = vec![0xff; 40], "WrongRecipient"),
+    ("no-such-key", |sealed| in_header(sealed, |header| header.key_index = 1 << 40), "BadSignature"),
+    ("noise", |sealed| sealed.header = vec![0xff; 40], "BadSignature"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
