@@ -38,6 +38,10 @@ pub struct Lifetimes {
     #[arg(long, env = "ENNOTE_DEVCLOUD_EPOCH_WINDOW", default_value = "10m", value_parser = parse_duration, value_name = "TIME")]
     pub epoch_window: Duration,
 
+    /// How long a new agent key has to open its first stream before an older one that stands by may take over
+    #[arg(long, env = "ENNOTE_DEVCLOUD_FIRST_STREAM", default_value = "60s", value_parser = parse_duration, value_name = "TIME")]
+    pub first_stream: Duration,
+
     /// How long a signing key that an agent reported does not count for joins, unless a person accepts it
     #[arg(long, env = "ENNOTE_DEVCLOUD_JWKS_WAIT", default_value = "24h", value_parser = parse_duration, value_name = "TIME")]
     pub jwks_wait: Duration,
@@ -157,6 +161,7 @@ impl Default for Lifetimes {
             publish_lead: minutes(15),
             epoch_window: minutes(10),
             issuer_pause: minutes(1),
+            first_stream: minutes(1),
             jwks_wait: minutes(24 * 60),
             jwks_linger: minutes(24 * 60),
             beat_interval: Duration::from_secs(20),

@@ -9,10 +9,11 @@ use client::pod::{alarms, offline, process, renew, streaming};
 use client::{Agent, Cloud, detailed};
 use ennote_devcloud::core::TokenRequest;
 use ennote_devcloud::settings::Lifetimes;
+use std::time::Duration;
 
 #[tokio::test]
 async fn an_enrolled_service_account_brings_the_agent_back_in_its_next_epoch() {
-    let cloud = Cloud::start(Lifetimes::default()).await;
+    let cloud = Cloud::start(Lifetimes { first_stream: Duration::ZERO, ..Lifetimes::default() }).await;
     let cluster = Cluster::new(Signer::rsa());
     let bootstrap = cloud.token("shop-agent", &["shop"]).await;
     let mut first = process(&cloud, &cluster, &cluster.token("t1")).await;
@@ -43,6 +44,19 @@ async fn an_enrolled_service_account_brings_the_agent_back_in_its_next_epoch() {
     let mut after = process(&cloud, &cluster, &cluster.token("t3")).await;
     after.join("").await.unwrap();
     assert_eq!(after.joined().epoch, 4, "enrolments are on disk");
+}
+
+#[tokio::test]
+async fn a_new_key_has_its_time_to_open_a_stream_before_a_standby_takes_over() {
+    let cloud = Cloud::start(Lifetimes::default()).await;
+    let cluster = Cluster::new(Signer::p256());
+    let bootstrap = cloud.token("shop-agent", &["shop"]).await;
+    let mut first = process(&cloud, &cluster, &cluster.token("t1")).await;
+    first.join(&bootstrap).await.unwrap();
+    let mut second = process(&cloud, &cluster, &cluster.token("t2")).await;
+    second.join("").await.unwrap();
+    assert_eq!(detailed(&first.join("").await.unwrap_err()), "SUPERSEDED", "two would take the epoch from each other");
+    let _open = streaming(&second).await;
 }
 
 #[tokio::test]

@@ -108,6 +108,9 @@ pub struct Serve {
     /// Log filter, as in `info` or `ennote_devcloud=debug,info`
     #[arg(long, env = "ENNOTE_DEVCLOUD_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
+    /// Seconds by which this cloud's clock is to be wrong, for tests of agents
+    #[arg(long, hide = true, default_value_t = 0, allow_negative_numbers = true, value_name = "SECONDS")]
+    pub clock_offset: i64,
     /// Lifetimes.
     #[command(flatten, next_help_heading = "Lifetimes (15m, 20s, 1500ms ...)")]
     pub lives: Lifetimes,

@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 pub(super) async fn serve(directory: &Path, args: Serve, format: Format) -> Result<(), Ended> {
     start_logging(&args.log)?;
     let (mut terminate, mut interrupt) = (caught(SignalKind::terminate())?, caught(SignalKind::interrupt())?);
+    crate::clock::set_wrong_by(args.clock_offset);
     let lives = args.lives.checked().map_err(Ended::of)?;
     // What an earlier process left there is not where this one listens.
     if let Some(file) = &args.address_file {

@@ -24,6 +24,8 @@ pub(super) struct Terms {
     pub(super) retry_ms: i64,
     /// Within which epochs from two pods are counted.
     pub(super) epochs_ms: i64,
+    /// What a key that has founded an epoch gets to open its first stream.
+    pub(super) opening_ms: i64,
     pub(super) rolls: Rolls,
 }
 
@@ -152,8 +154,12 @@ fn re_attest(tx: &mut Tx<'_, '_, News>, proven: &Proven, terms: &Terms) -> Resul
     let (mut agent, mut enrolment, attested, signer) = enrolments::holder(tx, &proven.sa_token, terms)?;
     welcome(&agent)?;
     unseen(&agent, &attested, proven, terms)?;
-    // A standby: its key was overtaken, and who overtook it is at work.
-    if epochs::superseded(&agent, &proven.agent_key) && terms.hub.live(&agent.id, agent.epoch) {
+    // A standby: its key was overtaken, and who overtook it is at work, or about to be.
+    let at_work = || {
+        let opening = tx.now_ms() < agent.joined_at_ms.saturating_add(terms.opening_ms);
+        opening || terms.hub.live(&agent.id, agent.epoch)
+    };
+    if epochs::superseded(&agent, &proven.agent_key) && at_work() {
         return Err(Refusal::Superseded.into());
     }
     agent.attested = true;

@@ -194,6 +194,7 @@ impl Core {
             access_token_ms: clock::millis(lives.access_token_life),
             retry_ms: clock::millis(lives.join_retry),
             epochs_ms: clock::millis(lives.epoch_window),
+            opening_ms: clock::millis(lives.first_stream),
             rolls: Rolls {
                 wait_ms: clock::millis(lives.jwks_wait),
                 linger_ms: clock::millis(lives.jwks_linger),
