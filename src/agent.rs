@@ -90,6 +90,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         identity: Arc::new(IdentityService::new(channel.clone(), anchors, source, BUILD, state.clone())),
         channel,
         authority: settings.api_url.authority(),
+        stand_by: Duration::from_secs(settings.stand_by),
         inbox: inbox.clone(),
         state,
         arrivals,

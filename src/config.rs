@@ -107,6 +107,10 @@ pub struct RunSettings {
     #[arg(long, env = "ENNOTE_HEARTBEAT_FILE")]
     pub heartbeat_file: Option<PathBuf>,
 
+    /// Seconds that a newer agent of the same identity gets before this one asks whether it still lives.
+    #[arg(long, env = "ENNOTE_STAND_BY", default_value_t = 60, hide = true)]
+    pub stand_by: u64,
+
     /// Log filter, as in `info` or `ennote_agent=debug,info`.
     #[arg(long, env = "ENNOTE_LOG", default_value = "info")]
     pub log: String,

@@ -25,6 +25,8 @@ pub struct Link {
     pub channel: Channel,
     /// For messages.
     pub authority: String,
+    /// What a newer agent of this identity gets before the cloud is asked whether it still lives.
+    pub stand_by: Duration,
     /// Joins and renews.
     pub identity: Arc<IdentityService>,
     /// Wants and arrivals.
@@ -47,7 +49,7 @@ impl Link {
             happened,
         };
         let mut session: Option<Arc<Session>> = None;
-        let mut attempts = Attempts::default();
+        let mut attempts = Attempts::new(self.stand_by);
         let mut streams = 0;
         self.state.send_modify(|state| state.fresh_at = Some(clock::now()));
         loop {

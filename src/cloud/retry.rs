@@ -21,6 +21,9 @@ pub enum Recovery {
     BackOff,
     /// The credentials are worth nothing: wait for others.
     Lost,
+    /// The ServiceAccount token is in use by a key whose stream lives: that of our own container before it was restarted, which
+    /// the cloud has not missed yet, or somebody else's.
+    InUse,
     /// Another epoch took over.
     Superseded,
     /// Wait for a person in the cloud.
@@ -46,6 +49,9 @@ pub fn asked_pause(status: &Status) -> Option<Duration> {
 pub fn recover(status: &Status) -> Recovery {
     match (status.code(), reason(status).as_deref()) {
         (Code::Unauthenticated, Some("TOKEN_EXPIRED" | "EPOCH_UNKNOWN" | "EVICTED")) => Recovery::Rejoin,
+        (Code::Unauthenticated, Some("IDENTITY_UNKNOWN")) if detail(status).as_deref() == Some("REPLAYED") => {
+            Recovery::InUse
+        }
         (Code::Unauthenticated, Some("IDENTITY_UNKNOWN" | "TOKEN_SPENT" | "TOKEN_LATE")) => Recovery::Lost,
         (Code::Aborted, Some("SUPERSEDED")) => Recovery::Superseded,
         (Code::PermissionDenied, Some("BANNED")) => Recovery::Banned,
@@ -56,7 +62,7 @@ pub fn recover(status: &Status) -> Recovery {
 /// What a binding says while there is no stream.
 pub fn problem(recovery: Recovery, status: Option<&Status>, authority: &str) -> Problem {
     match recovery {
-        Recovery::Lost => Problem::new(Reason::IdentityLost, lost(status)),
+        Recovery::Lost | Recovery::InUse => Problem::new(Reason::IdentityLost, lost(status)),
         Recovery::Banned => Problem::new(
             Reason::Banned,
             "the cloud has banned this agent; the Secrets are kept as they are. Who administers Ennote lifts it: \
@@ -83,8 +89,8 @@ pub fn problem(recovery: Recovery, status: Option<&Status>, authority: &str) -> 
 fn lost(status: Option<&Status>) -> String {
     let new_token = "make a new bootstrap token in Ennote (token create --agent NAME --namespace NAMESPACE) and put it into the \
                      token Secret (ennote.auth.existingSecretName); the agent takes it up by itself";
-    let enrol = "the ServiceAccount token of this pod is signed by a key that is not enrolled for this agent: either paste the \
-                 cluster's keys into Ennote (kubectl get --raw /openid/v1/jwks | agent jwks NAME --file -), or";
+    let enrol = "the ServiceAccount token of this pod is signed by a key that is not enrolled for this agent, nor one that the \
+                 bootstrap token was made with: either paste the cluster's keys into Ennote (kubectl get --raw /openid/v1/jwks | agent jwks NAME --file -), or";
     let (why, detail) = (status.and_then(reason), status.and_then(detail));
     match (why.as_deref(), detail.as_deref()) {
         (_, Some("KEY_UNKNOWN")) => format!("{enrol} {new_token}"),
@@ -104,11 +110,15 @@ fn lost(status: Option<&Status>) -> String {
                                   no second agent runs in this pod, someone else holds its token: tell who runs the cluster"
             .to_owned(),
         (_, Some("UID" | "SUBJECT")) => format!(
-            "this ServiceAccount is not the enrolled one (it was made again, or has another name): {new_token}"
+            "this ServiceAccount is not the enrolled one, nor the one that the bootstrap token was made for (it was made again, or has \
+             another name): {new_token}"
         ),
         (Some("TOKEN_SPENT"), _) => format!("the bootstrap token is used up: {new_token}"),
         (Some("TOKEN_LATE"), _) => format!("the bootstrap token is older than 2 hours: {new_token}"),
-        _ => format!("the cloud knows nothing that this agent has to show: {new_token}"),
+        _ => format!(
+            "the bootstrap token is used up, too old or none of this cloud's, and no agent is enrolled for this pod's ServiceAccount: \
+             {new_token}. If no agent of yours has used the token, someone has a copy of it: see the alarms in Ennote"
+        ),
     }
 }
 
@@ -195,6 +205,8 @@ mod tests {
             let status = Status::with_error_details(Code::Unauthenticated, "canary", details);
             let problem = problem(recover(&status), Some(&status), "cloud:443");
             assert_eq!(problem.reason, Reason::IdentityLost);
+            let in_use = recover(&status) == Recovery::InUse;
+            assert_eq!(in_use, detail == Some("REPLAYED"), "{detail:?}: only this one passes by itself");
             assert!(!problem.message.contains("canary"), "no remote text");
             problem.message
         };

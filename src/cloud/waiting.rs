@@ -9,8 +9,6 @@ use tokio::time::{sleep, timeout};
 const REREAD: Duration = Duration::from_secs(2);
 /// Lost credentials are tried again after this long even if they are the same.
 const RETRY_LOST: Duration = Duration::from_secs(300);
-/// What another agent of this identity gets before it is asked whether it still lives.
-const STAND_BY: Duration = Duration::from_secs(60);
 /// A link that was healthy for this long starts its pauses anew.
 const HEALTHY: Duration = Duration::from_secs(60);
 
@@ -19,31 +17,41 @@ const HEALTHY: Duration = Duration::from_secs(60);
 pub enum Wait {
     /// This long.
     Time(Duration),
-    /// Until the credential files hold something else, at most this long.
+    /// Until the credential files hold something else than was shown, at most this long.
     OtherCredentials(Duration),
 }
 
 /// Failures in a row.
-#[derive(Debug, Default)]
-pub struct Attempts(u32);
+#[derive(Debug)]
+pub struct Attempts {
+    failures: u32,
+    stand_by: Duration,
+}
 
 impl Attempts {
+    /// None yet. `stand_by` is what a newer agent of this identity gets before the cloud is asked whether it still lives.
+    pub fn new(stand_by: Duration) -> Self {
+        Self { failures: 0, stand_by }
+    }
+
     /// A stream lived so long.
     pub fn lived(&mut self, time: Duration) {
         if time >= HEALTHY {
-            self.0 = 0;
+            self.failures = 0;
         }
     }
 
     /// What one more failure is answered with. `asked` is the cloud's RetryInfo, `spread` uniform in 0..=1.
     pub fn failed(&mut self, recovery: Recovery, asked: Option<Duration>, spread: f64) -> Wait {
-        let attempt = self.0;
-        self.0 = attempt.saturating_add(1);
+        let attempt = self.failures;
+        self.failures = attempt.saturating_add(1);
         match recovery {
             Recovery::Lost => Wait::OtherCredentials(RETRY_LOST),
             // 5 to 30 minutes (PROTOCOL.md, table of statuses). A new token may be what lifts it.
             Recovery::Banned => Wait::OtherCredentials(RETRY_LOST.mul_f64(1.0 + 5.0 * spread.clamp(0.0, 1.0))),
-            Recovery::Superseded => Wait::Time(STAND_BY),
+            // By then the cloud has missed the stream of a container that was killed.
+            Recovery::InUse => Wait::OtherCredentials(self.stand_by),
+            Recovery::Superseded => Wait::Time(self.stand_by),
             Recovery::Rejoin if attempt == 0 => Wait::Time(Duration::ZERO),
             Recovery::Rejoin | Recovery::BackOff => Wait::Time(asked.unwrap_or_else(|| pause(attempt, spread))),
         }
@@ -84,7 +92,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn lost_credentials_are_read_again_all_the_time_and_tried_again_as_soon_as_they_differ() {
-        let wait = || Attempts::default().failed(Recovery::Lost, Some(MINUTE), 0.5);
+        let wait = || Attempts::new(MINUTE).failed(Recovery::Lost, Some(MINUTE), 0.5);
         let reads = Cell::new(0);
         wait()
             .over(|| {
@@ -96,12 +104,13 @@ mod tests {
         let after = takes(wait(), Duration::from_secs(100)).await;
         assert!((Duration::from_secs(100)..=Duration::from_secs(130)).contains(&after), "{after:?}");
         assert_eq!(takes(wait(), Duration::MAX).await.as_secs(), 300, "the cloud may have been mended");
+        assert_eq!(takes(wait(), Duration::ZERO).await, Duration::ZERO, "they changed while the others were refused");
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_banned_wait_5_to_30_minutes_unless_a_new_token_comes() {
         for (spread, minutes) in [(0.0, 5), (0.2, 10), (1.0, 30), (9.0, 30)] {
-            let wait = Attempts::default().failed(Recovery::Banned, None, spread);
+            let wait = Attempts::new(MINUTE).failed(Recovery::Banned, None, spread);
             assert_eq!(takes(wait, Duration::MAX).await, minutes * MINUTE, "{spread}");
             assert!(takes(wait, MINUTE).await <= MINUTE + Duration::from_secs(30));
         }
@@ -109,13 +118,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_superseded_agent_stands_by_for_a_minute_whatever_the_files_hold() {
-        let wait = Attempts::default().failed(Recovery::Superseded, Some(Duration::ZERO), 0.0);
+        let wait = Attempts::new(MINUTE).failed(Recovery::Superseded, Some(Duration::ZERO), 0.0);
         assert_eq!(takes(wait, Duration::ZERO).await, MINUTE);
+        let wait = || Attempts::new(MINUTE).failed(Recovery::InUse, None, 0.0);
+        assert_eq!(takes(wait(), Duration::MAX).await, MINUTE, "and one whose token is in use asks again as soon");
+        assert!(takes(wait(), MINUTE / 4).await < MINUTE / 2, "or at once, with another token");
     }
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_with_each_failure_up_to_a_minute_and_start_anew_after_a_minute_of_health() {
-        let mut attempts = Attempts::default();
+        let mut attempts = Attempts::new(MINUTE);
         let mut longest = Vec::new();
         for _ in 0..9 {
             longest.push(takes(attempts.failed(Recovery::BackOff, None, 1.0), Duration::MAX).await.as_millis());
@@ -130,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_first_joining_again_is_at_once_and_the_clouds_own_pause_is_honoured() {
-        let mut attempts = Attempts::default();
+        let mut attempts = Attempts::new(MINUTE);
         let mut next = |recovery, asked| attempts.failed(recovery, asked, 1.0);
         assert_eq!(next(Recovery::Rejoin, Some(MINUTE)), Wait::Time(Duration::ZERO));
         assert_eq!(next(Recovery::Rejoin, None), Wait::Time(Duration::from_secs(1)), "once, then with pauses");

@@ -8,7 +8,7 @@ use crate::controller::{report, workload};
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, SourceStatus, TargetStatus};
 use crate::crypto::envelope::{Expected, Opened};
 use crate::domain::deletions::notice;
-use crate::domain::high_water::{self, Asked, Verdict, admit};
+use crate::domain::high_water::{self, ACCEPT, Asked, Verdict, admit};
 use crate::domain::observed::Observed;
 use crate::domain::outcome::Held;
 use crate::domain::payload::{PayloadError, map};
@@ -74,7 +74,7 @@ async fn judge(binding: &EnnoteSecretBinding, request: &Request, arrival: Arriva
     let word = scrubbed(|| arrival.open().map(|word| word.map(request)));
     match word {
         Err(refusal) => Taken::Again(refused(refusal.0)),
-        Ok(Said::Denied(denied)) => Taken::Standing(denial(&denied, request)),
+        Ok(Said::Denied(denied)) => Taken::Standing(denial(&denied, request, &status)),
         // A deletion erased what a pin holds, so it speaks to pinned bindings too, and its version is not theirs.
         Ok(Said::Gone(source)) => {
             match admit(&source, Asked { pin: None, ..asked }, request, &status, accepted.as_ref()) {
@@ -280,7 +280,7 @@ fn deleted(request: &Request, source: &SourceStatus) -> Problem {
     )
 }
 
-fn denial(denial: &Denial, request: &Request) -> Problem {
+fn denial(denial: &Denial, request: &Request, status: &EnnoteSecretBindingStatus) -> Problem {
     let secret = &request.source.secret;
     match denial {
         Denial::NoSecret => Problem::new(
@@ -297,7 +297,11 @@ fn denial(denial: &Denial, request: &Request) -> Problem {
             None => Problem::new(
                 Reason::Rollback,
                 format!(
-                    "Ennote has no version of {secret:?} as new as the one that was seen; the Secret is kept as it is"
+                    "Ennote has no version of {secret:?} as new as the one that was seen; the Secret is kept as it is. If Ennote was restored \
+                     from a backup, take its versions from here on: kubectl annotate --overwrite ennotesecretbinding {} -n {} {ACCEPT}={}/1",
+                    request.binding,
+                    request.namespace,
+                    status.source.as_ref().map_or("ORGANIZATION", |mark| &mark.organization)
                 ),
             ),
         },

@@ -17,7 +17,7 @@ use crate::controller::context::{Context, List};
 use crate::controller::workload::WorkloadContext;
 use crate::controller::{binding, workload};
 use crate::crd::EnnoteSecretBinding;
-use crate::domain::reason::Reason;
+use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
 use crate::rollout::workload::Workload;
 use futures::future::ready;
@@ -97,11 +97,16 @@ async fn log<T>(result: Result<T, kube::runtime::controller::Error<ClusterError,
 
 /// An item each time that what bindings may say of the link has changed.
 fn link_turns(link: watch::Receiver<LinkState>) -> impl Stream<Item = ()> + Send {
-    let mut last: Option<(bool, Option<Reason>, bool)> = None;
+    let mut last: Option<(bool, Option<Problem>, bool)> = None;
     WatchStream::new(link).filter_map(move |state| {
-        let now = (state.live, state.problem.as_ref().map(|p| p.reason), state.is_withheld());
-        let turned = last != Some(now);
-        last = Some(now);
+        let mut problem = state.problem.clone();
+        // Its sentence holds times, which move with each try. That is nothing new to say.
+        if let Some(problem) = problem.as_mut().filter(|problem| problem.reason == Reason::ClockDisagrees) {
+            problem.message.clear();
+        }
+        let now = Some((state.live, problem, state.is_withheld()));
+        let turned = last != now;
+        last = now;
         ready(turned.then_some(()))
     })
 }
@@ -270,4 +275,25 @@ fn watch_workloads(
             })
         })
         .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn bindings_are_woken_when_what_they_may_say_of_the_link_has_changed() {
+        let (tell, link) = watch::channel(LinkState::default());
+        let mut turns = Box::pin(link_turns(link));
+        let mut turns_on = |reason, message: &str| {
+            tell.send_modify(|state| state.problem = Some(Problem::new(reason, message)));
+            turns.next().now_or_never().flatten().is_some()
+        };
+        assert!(turns_on(Reason::IdentityLost, "the token is spent"));
+        assert!(!turns_on(Reason::IdentityLost, "the token is spent"));
+        assert!(turns_on(Reason::IdentityLost, "the token is too late"), "another mend");
+        assert!(turns_on(Reason::ClockDisagrees, "it is one"));
+        assert!(!turns_on(Reason::ClockDisagrees, "it is two"), "the same, a moment later");
+    }
 }

@@ -27,8 +27,8 @@ pub enum TrustError {
     /// Not signed by the root, or not a keyset.
     #[error("the keyset is not signed by the pinned root")]
     BadKeyset,
-    /// Older than one that this process has seen.
-    #[error("the keyset is older than one already seen")]
+    /// Older than one that this process has seen, or than the settings ask for.
+    #[error("the keyset is older than one already seen, or than trust.minKeyset of the chart")]
     OldKeyset,
     /// Not valid at the signed server time.
     #[error("the keyset has expired or lives longer than 30 days")]
