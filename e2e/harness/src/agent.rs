@@ -17,8 +17,10 @@ use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 const STOP_GRACE: Duration = Duration::from_secs(30);
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -34,6 +36,8 @@ pub struct Options {
     pub binary: Option<PathBuf>,
     /// Variables laid over the container's.
     pub environment: Vec<(String, String)>,
+    /// UID of a pod that another agent plays.
+    pub beside: Option<String>,
 }
 
 impl Options {
@@ -44,6 +48,7 @@ impl Options {
             deployment: "ennote-agent".to_owned(),
             binary: None,
             environment: Vec::new(),
+            beside: None,
         }
     }
 }
@@ -56,6 +61,8 @@ pub struct Agent {
     client: Client,
     server: String,
     dir: PathBuf,
+    /// The volumes of the pod last played, by its UID: they outlive a container.
+    volumes: Option<(String, Arc<Mutex<Volumes>>)>,
 }
 
 struct Running {
@@ -83,21 +90,32 @@ impl Agent {
         let file = Kubeconfig::read_from(plane.kubeconfig())?;
         let server = file.clusters.into_iter().find_map(|cluster| cluster.cluster?.server);
         let server = server.context("the kubeconfig names no server")?;
-        Ok(Self { running: None, options, binary, client: plane.client().await?, server, dir })
+        Ok(Self { running: None, options, binary, client: plane.client().await?, server, dir, volumes: None })
     }
 
-    /// Waits for the chart's pod, brings its volumes here, and starts the agent.
+    /// Waits for the chart's pod, brings its volumes here, and starts the agent. In the same pod as before it is what a
+    /// restarted container is: it finds the token files as they were left.
     ///
     /// # Errors
     /// When it runs already, or what a kubelet would complain about.
     pub async fn start(&mut self) -> Result<()> {
         ensure!(self.running.is_none(), "the agent runs already");
-        let Options { namespace, deployment, .. } = &self.options;
-        let pod = kubelet::pod_of(&self.client, namespace, deployment).await?;
-        let files = self.dir.join(pod.name_any());
-        let mut volumes = Volumes::of(self.client.clone(), pod.clone(), &files);
-        volumes.write().await?;
-        let mounts = volumes.mounts()?;
+        let Options { namespace, deployment, beside, .. } = &self.options;
+        let pod = kubelet::pod_of(&self.client, namespace, deployment, beside.as_deref()).await?;
+        let uid = pod.uid().context("the pod has no UID")?;
+        let volumes = match self.volumes.take() {
+            Some((same, volumes)) if same == uid => volumes,
+            _ => {
+                let files = self.dir.join(pod.name_any());
+                Arc::new(Mutex::new(Volumes::of(self.client.clone(), pod.clone(), &files)))
+            }
+        };
+        self.volumes = Some((uid, volumes.clone()));
+        let mounts = {
+            let mut volumes = volumes.lock().await;
+            volumes.write().await?;
+            volumes.mounts()?
+        };
         let environment = self.environment(&pod, &mounts).await?;
         let spec = pod.spec.as_ref().context("the pod has no spec")?;
         let container = spec.containers.first().context("the pod has no container")?;
@@ -183,6 +201,13 @@ impl Agent {
     /// When the agent does not run.
     pub async fn renew_tokens(&self) -> Result<()> {
         self.running()?.volumes.renew_tokens().await
+    }
+
+    /// Lets the tokens of its pod age, so that the next start finds new ones.
+    pub async fn forget_tokens(&self) {
+        if let Some((_, volumes)) = &self.volumes {
+            volumes.lock().await.forget_tokens();
+        }
     }
 
     /// Process id.

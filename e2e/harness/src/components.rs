@@ -1,6 +1,6 @@
 //! The command line of each component. STACK.md section 7 says why each flag is there.
 
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, SigningKey};
 use crate::process::Process;
 use crate::tools::Tools;
 use anyhow::Result;
@@ -37,7 +37,8 @@ impl Components<'_> {
         self.spawn("etcd", command)
     }
 
-    pub(crate) fn api_server(&self, extra: &[String]) -> Result<Process> {
+    /// It signs by the last of `keys`, and publishes and takes them all.
+    pub(crate) fn api_server(&self, keys: &[SigningKey], extra: &[String]) -> Result<Process> {
         let mut command = self.program("kube-apiserver")?;
         command.args([
             format!("--etcd-servers=http://127.0.0.1:{}", self.ports.etcd),
@@ -46,8 +47,6 @@ impl Components<'_> {
             "--advertise-address=127.0.0.1".to_owned(),
             format!("--cert-dir={}", self.files.certificates.display()),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-            format!("--service-account-key-file={}", self.files.service_account_public_key.display()),
-            format!("--service-account-signing-key-file={}", self.files.service_account_key.display()),
             "--authorization-mode=Node,RBAC".to_owned(),
             format!("--token-auth-file={}", self.files.tokens.display()),
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
@@ -55,6 +54,9 @@ impl Components<'_> {
             format!("--audit-policy-file={}", self.files.audit_policy.display()),
             format!("--audit-log-path={}", self.dir.join("audit.log").display()),
         ]);
+        command.args(keys.iter().map(|key| format!("--service-account-key-file={}", key.public.display())));
+        let signing = keys.last().unwrap_or(&self.files.signing_key);
+        command.arg(format!("--service-account-signing-key-file={}", signing.private.display()));
         command.args(extra);
         self.spawn("kube-apiserver", command)
     }
@@ -63,7 +65,7 @@ impl Components<'_> {
         let mut command = self.program("kube-controller-manager")?;
         command.args([
             format!("--kubeconfig={}", self.files.controller_manager.display()),
-            format!("--service-account-private-key-file={}", self.files.service_account_key.display()),
+            format!("--service-account-private-key-file={}", self.files.signing_key.private.display()),
             format!("--root-ca-file={}", self.files.certificates.join("apiserver.crt").display()),
             "--use-service-account-credentials=true".to_owned(),
             "--leader-elect=false".to_owned(),

@@ -3,7 +3,7 @@
 
 use crate::audit::{self, AuditEvent, AuditMark};
 use crate::components::{Components, Ports};
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, SigningKey};
 use crate::process::{self, Output, Process};
 use crate::run_dir::RunDir;
 use crate::settings::Settings;
@@ -56,6 +56,8 @@ struct Own {
     ports: Ports,
     files: Credentials,
     api_server_args: Vec<String>,
+    /// That sign ServiceAccount tokens: the last one does, the earlier ones still count.
+    signing_keys: Mutex<Vec<SigningKey>>,
     processes: Mutex<Vec<Process>>,
     barriers: AtomicU64,
 }
@@ -92,6 +94,7 @@ impl ControlPlane {
         let own = Own {
             ports,
             api_server_args: options.api_server_args.clone(),
+            signing_keys: Mutex::new(vec![files.signing_key.clone()]),
             processes: Mutex::default(),
             barriers: AtomicU64::new(0),
             files,
@@ -101,7 +104,7 @@ impl ControlPlane {
         let own = plane.own()?;
         let components = plane.components(own);
         own.add(components.etcd()?);
-        own.add(components.api_server(&own.api_server_args)?);
+        own.add(components.api_server(&own.signing_keys(), &own.api_server_args)?);
         own.guard(cluster::ready(&plane)).await?;
         own.add(components.controller_manager()?);
         own.add(components.scheduler()?);
@@ -200,8 +203,35 @@ impl ControlPlane {
     /// When it does not come up.
     pub async fn start_api_server(&self) -> Result<()> {
         let own = self.own()?;
-        own.add(self.components(own).api_server(&own.api_server_args)?);
+        own.add(self.components(own).api_server(&own.signing_keys(), &own.api_server_args)?);
         own.guard(cluster::ready(self)).await
+    }
+
+    /// Restarts the API server with a new key for ServiceAccount tokens. The earlier ones stay published, and what they
+    /// have signed counts.
+    ///
+    /// # Errors
+    /// When the cluster is not ours or the server does not come back.
+    pub async fn roll_signing_key(&self) -> Result<()> {
+        let own = self.own()?;
+        let number = own.signing_keys().len();
+        let key = SigningKey::write(self.dir.path(), &format!("service-account-{number}"))?;
+        own.signing_keys.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+        self.restart_api_server().await
+    }
+
+    /// Restarts the API server with the newest key alone. What the others have signed is refused, so the controllers
+    /// of this control plane are of no use any more.
+    ///
+    /// # Errors
+    /// When the cluster is not ours or the server does not come back.
+    pub async fn retire_signing_keys(&self) -> Result<()> {
+        let own = self.own()?;
+        let mut keys = own.signing_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let retired = keys.len().saturating_sub(1);
+        keys.drain(..retired);
+        drop(keys);
+        self.restart_api_server().await
     }
 
     /// Runs the real kubectl as administrator.
@@ -290,6 +320,10 @@ impl ControlPlane {
 }
 
 impl Own {
+    fn signing_keys(&self) -> Vec<SigningKey> {
+        self.signing_keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn add(&self, process: Process) {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner).push(process);
     }

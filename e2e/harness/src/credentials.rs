@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(crate) struct Credentials {
     pub(crate) tokens: PathBuf,
-    pub(crate) service_account_key: PathBuf,
-    pub(crate) service_account_public_key: PathBuf,
+    pub(crate) signing_key: SigningKey,
     pub(crate) audit_policy: PathBuf,
     /// What the API server makes at its first start.
     pub(crate) certificates: PathBuf,
@@ -20,12 +19,28 @@ pub(crate) struct Credentials {
     pub(crate) kwok: PathBuf,
 }
 
+/// A key pair that ServiceAccount tokens are signed with.
+#[derive(Debug, Clone)]
+pub(crate) struct SigningKey {
+    pub(crate) private: PathBuf,
+    pub(crate) public: PathBuf,
+}
+
+impl SigningKey {
+    pub(crate) fn write(dir: &Path, name: &str) -> Result<Self> {
+        let files = Self { private: dir.join(format!("{name}.key")), public: dir.join(format!("{name}.pub")) };
+        let key = rcgen::KeyPair::generate().context("cannot make the ServiceAccount key")?;
+        write_private(&files.private, key.serialize_pem())?;
+        write_private(&files.public, key.public_key_pem())?;
+        Ok(files)
+    }
+}
+
 impl Credentials {
     pub(crate) fn write(dir: &Path, server: &str) -> Result<Self> {
         let files = Self {
             tokens: dir.join("tokens.csv"),
-            service_account_key: dir.join("service-account.key"),
-            service_account_public_key: dir.join("service-account.pub"),
+            signing_key: SigningKey::write(dir, "service-account")?,
             audit_policy: dir.join("audit-policy.yaml"),
             certificates: dir.join("certificates"),
             admin: dir.join("kubeconfig"),
@@ -48,9 +63,6 @@ impl Credentials {
             write_private(kubeconfig, kubeconfig_text(server, &ca, &format!("token: {token}"), "default"))?;
         }
         write_private(&files.tokens, &tokens)?;
-        let key = rcgen::KeyPair::generate().context("cannot make the ServiceAccount key")?;
-        write_private(&files.service_account_key, key.serialize_pem())?;
-        write_private(&files.service_account_public_key, key.public_key_pem())?;
         write_private(&files.audit_policy, AUDIT_POLICY)?;
         Ok(files)
     }

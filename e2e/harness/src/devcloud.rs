@@ -160,6 +160,33 @@ impl DevCloud {
         self.cli(&["agent", "revoke", agent]).await
     }
 
+    /// What the administrator sees of an agent; null before its first join.
+    ///
+    /// # Errors
+    /// What the command said.
+    pub async fn agent(&self, name: &str) -> Result<Value> {
+        let list = self.cli(&["agent", "list"]).await?;
+        let agents = list.as_array().context("a list of agents")?;
+        Ok(agents.iter().find(|agent| agent["name"] == name).cloned().unwrap_or(Value::Null))
+    }
+
+    /// Kinds of the alarms that were raised, sorted.
+    ///
+    /// # Errors
+    /// What the command said.
+    pub async fn alarms(&self) -> Result<Vec<String>> {
+        let list = self.cli(&["alarms"]).await?;
+        let alarms = list.as_array().context("a list of alarms")?;
+        let mut kinds: Vec<String> = alarms.iter().map(|a| a["kind"].as_str().unwrap_or_default().to_owned()).collect();
+        kinds.sort();
+        Ok(kinds)
+    }
+
+    /// How many lines of the log hold this text.
+    pub fn logged(&self, text: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(text)).count()
+    }
+
     /// Runs a command with `--output json` and returns what it printed.
     ///
     /// # Errors

@@ -20,13 +20,13 @@ use tokio::task::JoinHandle;
 const POD_LIMIT: Duration = Duration::from_secs(60);
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
-/// The running pod of a Deployment's newest revision.
-pub(crate) async fn pod_of(client: &Client, namespace: &str, deployment: &str) -> Result<Pod> {
+/// A running pod of a Deployment's newest revision, other than the one with the UID `beside`.
+pub(crate) async fn pod_of(client: &Client, namespace: &str, deployment: &str, beside: Option<&str>) -> Result<Pod> {
     let what = format!("a running pod of Deployment {namespace}/{deployment}");
-    wait::until(&what, POD_LIMIT, async || current_pod(client, namespace, deployment).await).await
+    wait::until(&what, POD_LIMIT, async || current_pod(client, namespace, deployment, beside).await).await
 }
 
-async fn current_pod(client: &Client, namespace: &str, name: &str) -> Result<Pod> {
+async fn current_pod(client: &Client, namespace: &str, name: &str, beside: Option<&str>) -> Result<Pod> {
     let deployment = Api::<Deployment>::namespaced(client.clone(), namespace).get(name).await?;
     let seen = deployment.status.as_ref().and_then(|status| status.observed_generation);
     ensure!(seen == deployment.metadata.generation, "its newest template is not rolled out yet");
@@ -39,7 +39,7 @@ async fn current_pod(client: &Client, namespace: &str, name: &str) -> Result<Pod
         sets.iter().find(|set| set.annotations().get(REVISION) == revision && owned_by(*set, &deployment.uid()));
     let set = newest.context("it has no ReplicaSet yet")?.uid();
     let pods = Api::<Pod>::namespaced(client.clone(), namespace).list(&selected).await?;
-    let mut pods = pods.items.into_iter();
+    let mut pods = pods.items.into_iter().filter(|pod| beside.is_none() || pod.metadata.uid.as_deref() != beside);
     let pod = pods.find(|pod| owned_by(pod, &set) && pod.metadata.deletion_timestamp.is_none() && is_running(pod));
     pod.context("no pod of its newest revision runs")
 }
@@ -62,11 +62,10 @@ pub(crate) struct Sync {
 
 impl Sync {
     /// Must be called inside a runtime.
-    pub(crate) async fn start(client: Client, namespace: &str, volumes: Volumes) -> Self {
-        let changes = changes(&client, namespace, &volumes);
+    pub(crate) async fn start(client: Client, namespace: &str, volumes: Arc<Mutex<Volumes>>) -> Self {
+        let changes = changes(&client, namespace, &*volumes.lock().await);
         let (wake, woken) = watch::channel(0);
         let (finished, done) = watch::channel(0);
-        let volumes = Arc::new(Mutex::new(volumes));
         let task = tokio::spawn(keep(Arc::clone(&volumes), changes, woken, finished));
         Self { task, wake, done, volumes }
     }

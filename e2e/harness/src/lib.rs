@@ -17,6 +17,7 @@ pub mod settings;
 pub mod sockets;
 pub mod tools;
 pub mod wait;
+pub mod wall_clock;
 pub mod world;
 
 mod cluster;
