@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 pub mod hostile;
+pub mod identity;
 pub mod rights;
 pub mod witness;
 

@@ -24,6 +24,13 @@ pub(crate) struct Thief {
     pub(crate) key: SigningKey,
 }
 
+/// [`refusal`], with the detail that the cloud gives of a ServiceAccount token: `IDENTITY_UNKNOWN/REPLAYED`.
+pub(crate) fn detailed<T>(answer: Result<T, Status>) -> Result<String> {
+    let status = answer.err().context("the cloud agreed")?;
+    let info = status.get_details_error_info().with_context(|| format!("no reason: {:?}", status.code()))?;
+    Ok(format!("{}/{}", info.reason, info.metadata.get("detail").map_or("", String::as_str)))
+}
+
 /// `ErrorInfo.reason` of a refusal; an error when there was none.
 pub(crate) fn refusal<T>(answer: Result<T, Status>) -> Result<String> {
     let status = answer.err().context("the cloud agreed")?;
@@ -48,6 +55,11 @@ impl Thief {
 
     /// A join with a bootstrap token and nothing else.
     pub(crate) async fn join(&self, token: &str) -> Result<Result<wire::Joined, Status>> {
+        self.join_with(wire::Credential { bootstrap_token: token.to_owned(), ..wire::Credential::default() }).await
+    }
+
+    /// A join with this credential.
+    pub(crate) async fn join_with(&self, credential: wire::Credential) -> Result<Result<wire::Joined, Status>> {
         let rng = &mut UnwrapErr(getrandom::SysRng);
         let mut client_nonce = vec![0; 32];
         rng.fill_bytes(&mut client_nonce);
@@ -67,7 +79,6 @@ impl Thief {
         let mut t = [0; 64];
         t[..32].copy_from_slice(&hash(&[&request.hello]));
         t[32..].copy_from_slice(&hash(&[&body]));
-        let credential = wire::Credential { bootstrap_token: token.to_owned(), ..wire::Credential::default() };
         let (enc, sealed) = seal_credential(Suite::A, &seal.public_key, &t, &credential.encode_to_vec(), rng)?;
         let signature = signed::sign_parts(&self.key, Label::Prove, &[&t, &hash(&[&enc, &sealed])]);
         let finish = wire::FinishRequest { challenge_id: challenge.challenge_id, enc, sealed, signature };
