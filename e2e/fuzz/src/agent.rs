@@ -448,7 +448,7 @@ fn status(given: &[u8]) -> Verdict {
     }
     let problem = problem(recovery, Some(&status), "cloud:443");
     let by_its_code = match recovery {
-        Recovery::Lost => code == Code::Unauthenticated && problem.reason == Reason::IdentityLost,
+        Recovery::Lost | Recovery::InUse => code == Code::Unauthenticated && problem.reason == Reason::IdentityLost,
         Recovery::Rejoin => code == Code::Unauthenticated && problem.reason == Reason::WaitingForCloud,
         Recovery::Banned => code == Code::PermissionDenied && problem.reason == Reason::Banned,
         Recovery::Superseded => code == Code::Aborted && problem.reason == Reason::WaitingForCloud,
