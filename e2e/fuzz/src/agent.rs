@@ -163,6 +163,8 @@ fn keyset(given: &[u8]) -> Verdict {
     each(&JOINS, |of| {
         let mut trust = of.trust();
         let signed = sign(&key(&of.file["root"]), Label::Keyset, given.to_vec());
+        // Whatever keys it lists, sealing to them goes or does not go.
+        let _either = of.goes(&wire::BeginResponse { keyset: Some(signed.clone()), ..of.begin.clone() }, None);
         let Ok(_keys) = trust.accept(&of.begin.root_public_key, &signed) else { return Ok(Outcome::Refused) };
         let said = wire::Keyset::decode(given).map_err(|_| "what does not decode is a keyset".to_owned())?;
         let life = i128::from(said.expires_at_ms) - i128::from(said.issued_at_ms);
