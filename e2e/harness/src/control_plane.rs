@@ -226,11 +226,7 @@ impl ControlPlane {
     /// # Errors
     /// When the cluster is not ours or the server does not come back.
     pub async fn retire_signing_keys(&self) -> Result<()> {
-        let own = self.own()?;
-        let mut keys = own.signing_keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let retired = keys.len().saturating_sub(1);
-        keys.drain(..retired);
-        drop(keys);
+        self.own()?.retire_signing_keys();
         self.restart_api_server().await
     }
 
@@ -320,6 +316,12 @@ impl ControlPlane {
 }
 
 impl Own {
+    fn retire_signing_keys(&self) {
+        let mut keys = self.signing_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let retired = keys.len().saturating_sub(1);
+        keys.drain(..retired);
+    }
+
     fn signing_keys(&self) -> Vec<SigningKey> {
         self.signing_keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

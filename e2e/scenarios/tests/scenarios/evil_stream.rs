@@ -134,8 +134,9 @@ const EDITS: &[Edit] = &[
 async fn a_stream_altered_anywhere_ends_and_the_next_one_is_whole() -> Result<()> {
     let (mut world, proxy) = bound("evil-frames", beating()).await?;
     for (version, &(what, by_cloud, edit)) in (2..).zip(EDITS) {
-        // A fresh process each time: its pauses are short.
+        // A fresh process each time: its pauses are short. With a fresh token, as a container does not restart so often on one.
         world.agent.kill9().await?;
+        world.agent.forget_tokens().await;
         let before = raw(&world, &secret_path(&world.namespace, "db")).await?;
         put(&world, "db", &version.to_string()).await?;
         let (refusals, ended) = (proxy.find(refused)?.len(), streams_ended(&world));
