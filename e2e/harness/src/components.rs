@@ -46,7 +46,6 @@ impl Components<'_> {
             "--bind-address=127.0.0.1".to_owned(),
             "--advertise-address=127.0.0.1".to_owned(),
             format!("--cert-dir={}", self.files.certificates.display()),
-            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             "--authorization-mode=Node,RBAC".to_owned(),
             format!("--token-auth-file={}", self.files.tokens.display()),
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
@@ -54,6 +53,10 @@ impl Components<'_> {
             format!("--audit-policy-file={}", self.files.audit_policy.display()),
             format!("--audit-log-path={}", self.dir.join("audit.log").display()),
         ]);
+        // It signs under the first issuer that it is given.
+        if !extra.iter().any(|arg| arg.starts_with("--service-account-issuer=")) {
+            command.arg("--service-account-issuer=https://kubernetes.default.svc");
+        }
         command.args(keys.iter().map(|key| format!("--service-account-key-file={}", key.public.display())));
         let signing = keys.last().unwrap_or(&self.files.signing_key);
         command.arg(format!("--service-account-signing-key-file={}", signing.private.display()));

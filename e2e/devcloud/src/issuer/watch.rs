@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::sleep;
 
-/// Without `Cache-Control`, and after a failure.
+/// Without `Cache-Control`.
 const USUAL: Duration = Duration::from_secs(3600);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -65,7 +65,8 @@ async fn look(core: &Core, due: DueIssuer) {
     let (found, next) = match &due.jwks_uri {
         Some(uri) => {
             let fetched = keys(&core.fetcher, uri).await;
-            fetched.map_or_else(|why| (Err(why), USUAL), |(keys, next)| (Ok((uri.clone(), keys)), next))
+            // A public issuer that does not answer is asked again as soon as may be: its keys may be rolling just now.
+            fetched.map_or_else(|why| (Err(why), Duration::ZERO), |(keys, next)| (Ok((uri.clone(), keys)), next))
         }
         None => match discover(&core.fetcher, &due.issuer).await {
             Ok((uri, keys, next)) => (Ok((uri, keys)), next),

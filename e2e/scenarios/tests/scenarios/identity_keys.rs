@@ -1,5 +1,6 @@
 //! The cluster's keys for ServiceAccount tokens roll.
 
+use crate::issuer::{self, Issuer};
 use anyhow::{Result, ensure};
 use ennote_harness::control_plane::{ControlPlane, Options as PlaneOptions};
 use ennote_harness::world::{AGENT, Options, World};
@@ -21,23 +22,32 @@ async fn until_renewed(world: &World, times: usize) -> Result<()> {
         .await
 }
 
-/// SECURITY.md 5.3, fault 6. One agent is up while the API server's signing key rolls, the other is away from before to
-/// after. The issuer is private: nobody but an agent, or a person, can tell the cloud.
+/// SECURITY.md 5.3, fault 6. One agent is up while the API server's signing key rolls, two are away from before to after. To
+/// the clouds of two of them the issuer is private: nobody but an agent, or a person, can tell them. The third can ask it.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_servers_signing_key_rolls_without_a_gap_and_an_agent_that_was_away_is_told_the_mend() -> Result<()> {
-    let plane = Arc::new(ControlPlane::start(PlaneOptions::default()).await?);
+async fn the_api_servers_signing_key_rolls_without_a_gap_and_who_was_away_comes_back_or_is_told_the_mend() -> Result<()>
+{
+    let api_server_args = issuer::api_server_args();
+    let plane = Arc::new(ControlPlane::start(PlaneOptions { api_server_args, ..PlaneOptions::default() }).await?);
+    let issuer = Issuer::start(&plane).await?;
+    let [address, ca] = issuer.cloud_args();
     let on_plane = |args: &[&str]| Options { cloud: serving(args), plane: Some(plane.clone()), ..Options::default() };
     let up = on_plane(&["--access-token-life=12s", "--beat-interval=1s", "--jwks-wait=1s", "--jwks-linger=1s"]);
-    let (up, away) = tokio::join!(World::start("up", up), World::start("away", on_plane(&[])));
-    let (mut up, mut away) = (up?, away?);
-    for world in [&up, &away] {
+    let public = on_plane(&[&address, &ca, "--issuer-pause=200ms"]);
+    let (up, away, public) =
+        tokio::join!(World::start("up", up), World::start("away", on_plane(&[])), World::start("public", public));
+    let (mut up, mut away, mut public) = (up?, away?, public?);
+    for world in [&up, &away, &public] {
         bind(world, "db", "1").await?;
         until_version(world, "db", 1).await?;
         until_epoch(world, 1).await?;
     }
     let held = away.secret_data("db").await?;
-    away.agent.kill9().await?;
-    until_streams(&away, 0).await?;
+    for world in [&mut away, &mut public] {
+        world.agent.kill9().await?;
+        world.agent.forget_tokens().await;
+        until_streams(world, 0).await?;
+    }
 
     // The API server signs by a new key, and publishes both.
     plane.roll_signing_key().await?;
@@ -60,8 +70,14 @@ async fn the_api_servers_signing_key_rolls_without_a_gap_and_an_agent_that_was_a
     // A person hears of a key that only an agent has told of, and of nothing else.
     ensure!(up.cloud.alarms().await? == ["KEY_REPORTED"], "{:?}", up.cloud.alarms().await?);
 
-    // The other one's cloud has never heard of the new key.
-    away.agent.forget_tokens().await;
+    // The cloud that asks the issuer knows it as well, and nobody had to do anything.
+    public.agent.start().await?;
+    until_epoch(&public, 2).await?;
+    public.cloud.put("db", &[("value", "2")]).await?;
+    until_version(&public, "db", 2).await?;
+    ensure!(public.cloud.alarms().await?.is_empty(), "{:?}", public.cloud.alarms().await?);
+
+    // The last one's cloud has never heard of it.
     away.agent.start().await?;
     let lost = until_condition(&away, "db", "Ready", "False/IdentityLost").await?;
     ensure!(condition(&lost, "Stalled").as_deref() == Some("True/IdentityLost"), "{lost}");
@@ -79,5 +95,6 @@ async fn the_api_servers_signing_key_rolls_without_a_gap_and_an_agent_that_was_a
     until_version(&away, "db", 2).await?;
     ensure!(away.agent.log().matches("\"starting\"").count() == 2, "it was restarted by the mend");
     up.stop().await?;
+    public.stop().await?;
     away.stop().await
 }

@@ -20,6 +20,7 @@ mod identity_standby;
 mod identity_theft;
 mod interop;
 mod isolation;
+mod issuer;
 mod manifests;
 mod resilience;
 mod rollouts;

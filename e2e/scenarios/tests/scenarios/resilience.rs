@@ -360,6 +360,7 @@ async fn an_agent_with_nothing_left_to_show_says_so_and_takes_up_a_new_token_by_
     world.agent.stop().await?;
     world.kubectl(&["delete", "serviceaccount", "ennote-agent"]).await?;
     world.install(serde_json::json!({})).await?;
+    world.agent.forget_tokens().await;
     world.agent.start().await?;
     let pid = world.agent.pid()?;
     bind(&world, "fresh", "1").await?;
