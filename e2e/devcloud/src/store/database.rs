@@ -164,18 +164,25 @@ impl<N> Tx<'_, '_, N> {
         stored.map(|stored| decode(self.batch.rows, table, &key, stored.value())).transpose()
     }
 
-    /// All rows of a table as committed writes left them.
+    /// All rows of a table, in no particular order; those that this write has put are among them, those it removed are not.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<T>, StoreError> {
         let opened = self.batch.transaction.open_table(definition(table)).map_err(disk)?;
-        let rows = opened.iter().map_err(disk)?;
-        rows.map(|row| {
+        let mut all = Vec::new();
+        for row in opened.iter().map_err(disk)? {
             let (key, stored) = row.map_err(disk)?;
-            decode(self.batch.rows, table, key.value(), stored.value())
-        })
-        .collect()
+            let changed = key.value().try_into().is_ok_and(|key: [u8; 32]| self.rows.contains_key(&(table, key)));
+            if !changed {
+                all.push(decode(self.batch.rows, table, key.value(), stored.value())?);
+            }
+        }
+        let own = self.rows.range((table, [0; 32])..=(table, [u8::MAX; 32]));
+        for row in own.filter_map(|(_, row)| row.as_ref()) {
+            all.push(serde_json::from_slice(row).map_err(|_| StoreError::Shape(table.name()))?);
+        }
+        Ok(all)
     }
 
     /// Writes one row.
@@ -331,6 +338,22 @@ mod tests {
             .await;
         assert_eq!(written.unwrap().as_deref(), Some("kept"), "a write sees its own rows");
         assert_eq!(*heard.lock().unwrap(), [2]);
+        let all: Result<Vec<String>, StoreError> = store
+            .write(|tx| {
+                tx.put(Table::Secrets, &["b"], &"changed")?;
+                tx.put(Table::Secrets, &["d"], &"new")?;
+                tx.put(Table::Agents, &["b"], &"of another table")?;
+                tx.put(Table::Secrets, &["e"], &"gone")?;
+                tx.remove(Table::Secrets, &["e"]);
+                let mut all = tx.all(Table::Secrets)?;
+                all.sort_unstable();
+                tx.put(Table::Secrets, &["b"], &"kept")?;
+                tx.remove(Table::Secrets, &["d"]);
+                tx.remove(Table::Agents, &["b"]);
+                Ok(all)
+            })
+            .await;
+        assert_eq!(all.unwrap(), ["changed", "new"], "all of a table as the write itself has left it");
         let removed: Result<Option<String>, StoreError> = store
             .write(|tx| {
                 tx.remove(Table::Tokens, &["c"]);
