@@ -17,6 +17,8 @@ pub const MAX_UNANSWERED: usize = 8 * 1024 * 1024;
 const MAX_TEXT: usize = 1024;
 /// Wants that one stream may hold.
 const MAX_WANTS: usize = 50_000;
+/// Ids of wants that were taken back on one stream, and may not come again.
+const MAX_RETIRED: usize = 100_000;
 
 /// An ask that breaks the rules; the stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum BadAsk {
     Sequence,
     /// Anything else.
     Malformed(&'static str),
+    /// More was taken back on this stream than is remembered. No fault of the agent: it opens another.
+    Spent,
 }
 
 /// A want, its workspace resolved.
@@ -154,6 +158,9 @@ impl Delivery {
         }
         for id in ask.unwants {
             self.unwant(id);
+        }
+        if self.retired.len() > MAX_RETIRED {
+            return Err(BadAsk::Spent);
         }
         for want in ask.wants {
             self.want(want)?;
@@ -374,6 +381,21 @@ mod tests {
         assert_eq!(bench.out(), ["1 v19 k2"]);
         bench.ask(0, &[(1, "a", 2)]).unwrap();
         assert_eq!(bench.out(), ["1 v19 k3"], "unchanged known_version: not taken, so it is sent again");
+    }
+
+    #[test]
+    fn what_a_stream_has_taken_back_is_remembered_up_to_a_bound() {
+        let mut bench = Bench::new();
+        let mut ends = None;
+        for round in 0..=MAX_RETIRED as u64 / 500 {
+            let ids: Vec<u64> = (round * 500..(round + 1) * 500).collect();
+            bench.ask(0, &ids.iter().map(|id| (*id, "a", 0)).collect::<Vec<_>>()).unwrap();
+            bench.seq += 1;
+            let unwant = wire::Ask { seq: bench.seq, unwants: ids, ..Default::default() };
+            ends = bench.delivery.ask(unwant).err();
+        }
+        assert_eq!(ends, Some(BadAsk::Spent));
+        assert!(bench.delivery.due.len() <= MAX_RETIRED + MAX_WANTS_IN_ASK, "nor does a queue grow beside it");
     }
 
     #[test]

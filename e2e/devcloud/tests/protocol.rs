@@ -516,3 +516,28 @@ async fn plaintext_is_refused_off_loopback() {
     let refused = Server::start(cloud.core.clone(), anywhere, Transport::Plaintext).await.err();
     assert!(matches!(refused, Some(ListenError::NotLoopback(_))));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_sends_and_never_reads_is_not_heard_and_so_its_stream_ends() {
+    let cloud = Cloud::start(lives(|l| l.silence = Duration::from_secs(1))).await;
+    let agent = cloud.agent().await;
+    let stream = agent.stream().await;
+    let hello = agent.hello(&[wire::Suite::A]);
+    let frames = stream.frames.clone();
+    // Each is answered by a frame of more than 1 KiB, until there is no room for it.
+    let sends = tokio::spawn(async move {
+        let begin = || wire::AgentFrame { frame: Some(agent_frame::Frame::Begin(hello.clone())) };
+        while frames.send(begin()).await.is_ok() {}
+    });
+    let over = async {
+        while cloud.core.hub.streams() == 0 {
+            tokio::task::yield_now().await;
+        }
+        while cloud.core.hub.streams() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, over).await.expect("it is served for as long as it sends");
+    drop(stream);
+    sends.abort();
+}

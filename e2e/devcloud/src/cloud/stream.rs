@@ -28,6 +28,9 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 /// How long the last word may wait for a peer that does not read.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Frames that may wait for a peer that does not read; until it does, it is not heard.
+const MAX_OUTBOX: usize = 16;
+
 type Outbound = mpsc::Sender<Result<wire::CloudFrame, Status>>;
 
 /// Why a stream ended.
@@ -145,7 +148,7 @@ impl Stream {
             let (deadline, event) = self.timers.next();
             let sendable = !self.outbox.is_empty() || (self.delivers() && self.delivery.has_work());
             let step = tokio::select! {
-                received = inbound.message() => match received {
+                received = inbound.message(), if self.outbox.len() < MAX_OUTBOX => match received {
                     Ok(Some(received)) => self.receive(received).await,
                     Ok(None) | Err(_) => Err(End::Closed),
                 },
@@ -204,6 +207,7 @@ impl Stream {
         self.delivery.ask(ask).map_err(|bad| match bad {
             BadAsk::Sequence => Refusal::Sequence,
             BadAsk::Malformed(what) => Refusal::Malformed(what),
+            BadAsk::Spent => Refusal::StreamOver,
         })?;
         match () {
             () if first => self.beat(),
