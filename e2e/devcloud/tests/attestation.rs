@@ -32,7 +32,8 @@ fn a_token_of_each_kind_of_key_proves_its_pod_and_service_account() {
         assert_eq!(attested.subject, "system:serviceaccount:ennote:ennote-agent");
         assert_eq!((attested.namespace.as_str(), attested.service_account.as_str()), ("ennote", "ennote-agent"));
         assert_eq!((attested.uid.as_str(), attested.pod_uid.as_str()), ("uid-1", "pod-1"));
-        assert_eq!((attested.id.as_str(), attested.expires_at_ms), ("jti-1", 1_000_600_000));
+        let of_jti = "5964da055ae31cf8eb7230e190a504899c6f60f07f9f1cd3cade9fbf226e8c28";
+        assert_eq!((attested.id.as_str(), attested.expires_at_ms), (of_jti, 1_000_600_000));
     }
     let cluster = Cluster::new(Signer::rsa());
     let keys = parse_jwks(cluster.jwks().as_bytes()).unwrap();

@@ -1,7 +1,9 @@
 //! The rules for what a verified token says.
 
 use super::Fault;
+use data_encoding::HEXLOWER;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 /// exp - iat at most, in seconds.
 const MAX_LIFE: i64 = 30 * 60;
@@ -34,7 +36,7 @@ pub struct Attested {
     pub uid: String,
     /// The pod's UID.
     pub pod_uid: String,
-    /// Which token this is: `jti`, or the hash of the token where the issuer gives none.
+    /// Which token this is: SHA-256 of its `jti`, however long, or of the token where the issuer gives none; hexadecimal.
     pub id: String,
     /// Unix milliseconds.
     pub expires_at_ms: i64,
@@ -125,7 +127,10 @@ impl Claims {
             service_account: named.1,
             uid,
             pod_uid,
-            id: self.jti.filter(|jti| !jti.is_empty()).unwrap_or(otherwise),
+            id: match self.jti.filter(|jti| !jti.is_empty()) {
+                Some(jti) => HEXLOWER.encode(&Sha256::digest(jti)),
+                None => otherwise,
+            },
             expires_at_ms: exp.saturating_mul(1000),
         })
     }

@@ -66,14 +66,18 @@ impl<'a> Unverified<'a> {
         self.claims.issuer()
     }
 
+    /// Whether it may be this key's, as far as it says itself.
+    pub fn names(&self, key: &Jwk) -> bool {
+        self.header.kid.is_none() || key.kid == self.header.kid
+    }
+
     /// The key that signed it.
     ///
     /// # Errors
     /// `KeyUnknown` if none of them is named, `Signature` if none of those named has signed.
     pub fn signed_by<'k>(&self, keys: impl IntoIterator<Item = &'k Jwk>) -> Result<&'k Jwk, Fault> {
-        let named = |key: &&Jwk| self.header.kid.is_none() || key.kid == self.header.kid;
         let mut fault = Fault::KeyUnknown;
-        for key in keys.into_iter().filter(named) {
+        for key in keys.into_iter().filter(|key| self.names(key)) {
             if key.verifies(&self.header.alg, self.message.as_bytes(), &self.signature) {
                 return Ok(key);
             }

@@ -368,7 +368,9 @@ pub enum KeysetCommand {
         #[arg(long = "use", value_enum, value_name = "USE")]
         r#use: RotatedUse,
     },
-    /// Leave a key out from now on. All streams end, and agents join again; an only key is replaced
+    /// Leave a key out from now on. All streams end, and agents join again; an only key is replaced. An agent without a
+    /// ServiceAccount (agent list: renewal key) joins again only with its bootstrap token within --join-retry of its use; later
+    /// it needs a new one: token create
     Drop {
         /// Its id, or the first eight characters of it or more
         id: String,

@@ -39,11 +39,14 @@ impl Terms {
 pub(super) struct Denied {
     pub(super) refusal: Refusal,
     pub(super) alarm: Option<NewAlarm>,
+    /// Nobody has enrolled the ServiceAccount: what is wrong with its token is told outside the transaction, which others wait
+    /// for.
+    pub(super) stranger: bool,
 }
 
 impl From<Refusal> for Denied {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, alarm: None }
+        Self { refusal, alarm: None, stranger: false }
     }
 }
 
@@ -85,7 +88,7 @@ pub(super) fn admit(tx: &mut Tx<'_, '_, News>, proven: &Proven, terms: &Terms) -
         Bootstrap::None => (Refusal::Identity(Fault::NoCredential), None),
     };
     if proven.sa_token.trim().is_empty() {
-        return Err(Denied { refusal, alarm });
+        return Err(Denied { alarm, ..refusal.into() });
     }
     // A spent token beside a good one is what every restarted pod has. Beside a bad one it is as good as alone.
     re_attest(tx, proven, terms).map_err(|denied| Denied { alarm: denied.alarm.or(alarm), ..denied })
@@ -122,7 +125,7 @@ fn enrol(tx: &mut Tx<'_, '_, News>, mut token: Token, proven: &Proven, terms: &T
     }
     let beside = enrolments::beside(tx, &token, &agent.id, proven, terms)?;
     if let Some((_, attested)) = &beside {
-        unseen(&agent, attested, proven, terms)?;
+        unseen(&agent, attested, proven, terms, now)?;
     }
     let attested = beside.as_ref().map(|(_, attested)| attested);
     agent.workspace.clone_from(&token.workspace);
@@ -153,14 +156,20 @@ fn enrol(tx: &mut Tx<'_, '_, News>, mut token: Token, proven: &Proven, terms: &T
 fn re_attest(tx: &mut Tx<'_, '_, News>, proven: &Proven, terms: &Terms) -> Result<Agent, Denied> {
     let (mut agent, mut enrolment, attested, signer) = enrolments::holder(tx, &proven.sa_token, terms)?;
     welcome(&agent)?;
-    unseen(&agent, &attested, proven, terms)?;
+    unseen(&agent, &attested, proven, terms, tx.now_ms())?;
     // A standby: its key was overtaken, and who overtook it is at work, or about to be.
     let at_work = || {
         let opening = tx.now_ms() < agent.joined_at_ms.saturating_add(terms.opening_ms);
         opening || terms.hub.live(&agent.id, agent.epoch)
     };
-    if epochs::superseded(&agent, &proven.agent_key) && at_work() {
-        return Err(Refusal::Superseded.into());
+    let superseded = epochs::superseded(&agent, &proven.agent_key);
+    let twice = epochs::of_one_pod(&agent, &proven.agent_key);
+    let twice = twice.then(|| NewAlarm { kind: Kind::PodTwice, agent: agent.name.clone() });
+    if superseded && at_work() {
+        return Err(Denied { alarm: twice, ..Refusal::Superseded.into() });
+    }
+    if let Some(twice) = twice {
+        super::alarms::raise(tx, &twice)?;
     }
     agent.attested = true;
     settle(tx, &mut agent, Some(&attested), proven, terms)?;
@@ -197,9 +206,9 @@ pub(super) fn renew(
         if attested.uid != enrolment.uid {
             return Err(Fault::Uid.into());
         }
-        unseen(&agent, &attested, proven, terms)?;
+        unseen(&agent, &attested, proven, terms, now)?;
         epochs::remember(&mut agent, &attested, now);
-        enrolments::prove(&mut enrolment, &signer);
+        enrolments::prove(tx, &mut enrolment, &signer)?;
         rolls::reported(tx, &agent, &mut enrolment, &signer, &proven.jwks, terms.rolls)?;
         tx.put(Table::Enrolments, &[agent_id], &enrolment)?;
     }
@@ -225,7 +234,10 @@ fn welcome(agent: &Agent) -> Result<(), Refusal> {
 }
 
 /// Whether this key may show this ServiceAccount token.
-fn unseen(agent: &Agent, attested: &Attested, proven: &Proven, terms: &Terms) -> Result<(), Denied> {
+fn unseen(agent: &Agent, attested: &Attested, proven: &Proven, terms: &Terms, now_ms: i64) -> Result<(), Denied> {
+    if !epochs::has_room(agent, attested, now_ms) {
+        return Err(Refusal::Crowded("this agent has shown too many ServiceAccount tokens within half an hour").into());
+    }
     let live = |epoch| terms.hub.live(&agent.id, epoch);
     epochs::shown_by(agent, attested, &proven.agent_key, live).map_err(|kind| {
         let alarm = Some(NewAlarm { kind, agent: agent.name.clone() });

@@ -27,6 +27,10 @@ pub(super) enum Kind {
     AlreadyEnrolled,
     /// A key that was only listed turned out to belong to another agent's cluster.
     KeyClaimed,
+    /// An agent key came back that another key of the same pod had overtaken.
+    PodTwice,
+    /// Two agents are enrolled for one ServiceAccount, under different keys.
+    AccountShared,
     /// Two pods take turns in one identity.
     Epochs,
     /// R2: the cluster lists a key that was not known.
@@ -43,6 +47,8 @@ impl Kind {
             Self::TokenShared => "TOKEN_SHARED",
             Self::AlreadyEnrolled => "ALREADY_ENROLLED",
             Self::KeyClaimed => "KEY_CLAIMED",
+            Self::PodTwice => "POD_TWICE",
+            Self::AccountShared => "ACCOUNT_SHARED",
             Self::Epochs => "EPOCHS",
             Self::KeyReported => "KEY_REPORTED",
             Self::KeySurplus => "KEY_SURPLUS",
@@ -65,6 +71,12 @@ impl Kind {
             ),
             Self::KeyClaimed => format!(
                 "a signing key that {agent} had only listed belongs to the cluster of another agent, and was taken from {agent}: its cluster lists keys that are not its own. If you do not know why: ennote-devcloud agent ban {agent}"
+            ),
+            Self::PodTwice => format!(
+                "two agent keys of one pod of {agent} are in use at once, and a pod has one: someone has a copy of its ServiceAccount token, and may be connected in its place. Stop both: ennote-devcloud agent ban {agent}; then delete the pod, so that its token is void, and: ennote-devcloud agent unban {agent}"
+            ),
+            Self::AccountShared => format!(
+                "{agent} and another agent are enrolled for one ServiceAccount under different signing keys: the cluster of one of them says what is not so. For joins only keys count that have signed. See both: ennote-devcloud agent list; ban the wrong one: ennote-devcloud agent ban NAME; to let a new key of the right one count: ennote-devcloud agent keys NAME"
             ),
             Self::KeyReported => format!(
                 "{agent} reports a new signing key of its cluster. It counts for renewals; for joins it waits. To see it, and to accept it now: ennote-devcloud agent keys {agent}"

@@ -6,7 +6,7 @@ use crate::signed::{self, Label, hash};
 use crate::suite::Suite;
 use crate::{clock, entropy, wire};
 use prost::Message;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use zeroize::Zeroizing;
 
@@ -50,29 +50,41 @@ pub struct Proven {
 
 /// Challenges of unary joins. Those of renewals stay with their stream.
 #[derive(Default)]
-pub(super) struct Challenges(Mutex<HashMap<[u8; 16], Begun>>);
+pub(super) struct Challenges(Mutex<Pending>);
+
+/// In the order in which they were made.
+#[derive(Default)]
+struct Pending {
+    made: u64,
+    by_age: BTreeMap<u64, Begun>,
+    ages: HashMap<[u8; 16], u64>,
+}
 
 impl Challenges {
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 16], Begun>> {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn keep(&self, begun: Begun, now_ms: i64) -> Result<(), Refusal> {
+    /// Where there is no room the oldest goes: who begins and does not finish keeps nobody out that answers at once.
+    pub(super) fn keep(&self, begun: Begun, now_ms: i64) {
         let mut pending = self.lock();
-        if pending.len() >= MAX_PENDING {
-            pending.retain(|_, other| other.expires_at_ms > now_ms);
+        let Pending { made, by_age, ages } = &mut *pending;
+        while let Some(oldest) = by_age.first_entry()
+            && (ages.len() >= MAX_PENDING || oldest.get().expires_at_ms <= now_ms)
+        {
+            ages.remove(&oldest.remove().challenge_id);
         }
-        if pending.len() >= MAX_PENDING {
-            return Err(Refusal::Crowded("too many joins are under way; try again in a minute"));
-        }
-        pending.insert(begun.challenge_id, begun);
-        Ok(())
+        *made += 1;
+        ages.insert(begun.challenge_id, *made);
+        by_age.insert(*made, begun);
     }
 
     /// Out, whatever comes of it: a challenge is used once.
     pub(super) fn take(&self, challenge_id: &[u8]) -> Result<Begun, Refusal> {
         let id = <[u8; 16]>::try_from(challenge_id).map_err(|_| Refusal::Challenge)?;
-        self.lock().remove(&id).ok_or(Refusal::Challenge)
+        let mut pending = self.lock();
+        let age = pending.ages.remove(&id).ok_or(Refusal::Challenge)?;
+        pending.by_age.remove(&age).ok_or(Refusal::Challenge)
     }
 }
 
@@ -176,4 +188,38 @@ fn transcript(hello_hash: &[u8; 32], challenge_body: &[u8]) -> [u8; 64] {
     t[..32].copy_from_slice(hello_hash);
     t[32..].copy_from_slice(&hash(&[challenge_body]));
     t
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(n: u64, expires_at_ms: i64) -> Begun {
+        let mut challenge_id = [0; 16];
+        challenge_id[..8].copy_from_slice(&n.to_be_bytes());
+        Begun {
+            challenge_id,
+            agent_key: [0; 32],
+            build: String::new(),
+            suite: Suite::A,
+            seal_id: [0; 32],
+            evictions: 0,
+            t: [0; 64],
+            expires_at_ms,
+        }
+    }
+
+    #[test]
+    fn a_crowd_that_only_begins_keeps_nobody_out_and_fills_no_memory() {
+        let challenges = Challenges::default();
+        let known = |n: u64| challenges.take(&begun(n, 0).challenge_id).is_ok();
+        let crowd = MAX_PENDING as u64;
+        (0..=crowd).for_each(|n| challenges.keep(begun(n, 100), 0));
+        assert!(!known(0), "the oldest");
+        assert!(known(crowd) && !known(crowd), "the newest, once");
+        assert!(known(1));
+        challenges.keep(begun(0, 300), 100);
+        let pending = challenges.lock();
+        assert_eq!((pending.ages.len(), pending.by_age.len()), (1, 1), "what has run out");
+    }
 }

@@ -9,6 +9,9 @@ use crate::store::{Agent, EnrolledKey, Enrolment, Origin, StoreError, Table, Tok
 /// Keys of one enrolment that an agent may bring by itself.
 pub(super) const MAX_KEYS: usize = 4;
 
+/// Keys by which a stranger's token is tried, only to tell it what is wrong.
+const MAX_TRIED: usize = 8;
+
 /// What a key has to be good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -37,7 +40,7 @@ pub(super) fn counts(key: &EnrolledKey, purpose: Purpose, now_ms: i64, rolls: Ro
 
 /// The agent of a ServiceAccount token, and the thumbprint of the key that signed it.
 pub(super) fn holder(
-    tx: &Tx<'_, '_, News>,
+    tx: &mut Tx<'_, '_, News>,
     text: &str,
     terms: &Terms,
 ) -> Result<(Agent, Enrolment, Attested, String), Denied> {
@@ -45,46 +48,95 @@ pub(super) fn holder(
     let (subject, uid) = token.owner()?;
     let mut enrolled = of_account(tx, subject, uid)?;
     if enrolled.is_empty() {
-        return Err(stranger(tx, &token)?.into());
+        return Err(Denied { stranger: true, ..Fault::IssuerUnknown.into() });
     }
     // One that was revoked is found only if nobody else is.
     enrolled.sort_by_key(|enrolment| enrolment.void);
     let now = tx.now_ms();
-    let mut fault = Fault::KeyUnknown;
-    for mut enrolment in enrolled {
+    let (mut fault, mut disputed) = (Fault::KeyUnknown, None);
+    for enrolment in &enrolled {
         let keys = enrolment.keys.iter().filter(|key| counts(key, Purpose::Join, now, terms.rolls));
         match token.signed_by(keys.map(|key| &key.jwk)) {
             Err(Fault::KeyUnknown) => (),
             Err(other) => fault = other,
+            Ok(key) if !undisputed(enrolment, &key.thumbprint, &enrolled) => disputed = Some(&enrolment.agent_id),
             Ok(key) => {
                 let key = key.clone();
                 let (attested, _) = token.judged([&key], terms.rules(now))?;
-                prove(&mut enrolment, &key.thumbprint);
+                let mut enrolment = enrolment.clone();
+                prove(tx, &mut enrolment, &key.thumbprint)?;
                 let agent = tx.get(Table::Agents, &[&enrolment.agent_id])?.ok_or(Fault::IssuerUnknown)?;
                 return Ok((agent, enrolment, attested, key.thumbprint));
             }
         }
     }
-    Err(fault.into())
+    let Some(agent_id) = disputed else { return Err(fault.into()) };
+    let alarm = NewAlarm { kind: Kind::AccountShared, agent: name_of(tx, agent_id)? };
+    Err(Denied { alarm: Some(alarm), ..Fault::KeyUnknown.into() })
 }
 
-/// Notes that a token of this key was shown.
-pub(super) fn prove(enrolment: &mut Enrolment, thumbprint: &str) {
-    enrolment.keys.iter_mut().for_each(|own| own.proven |= own.jwk.thumbprint == thumbprint);
+/// Whether a key of the enrolment makes its agent known at a join. Anyone may list any key: where several agents are enrolled
+/// for one ServiceAccount, only one by which a token was shown counts, or one that a person gave to this agent alone.
+fn undisputed(enrolment: &Enrolment, thumbprint: &str, all: &[Enrolment]) -> bool {
+    let weight = |of: &Enrolment| {
+        let key = of.keys.iter().find(|key| key.jwk.thumbprint == thumbprint);
+        key.map_or(0, |key| if key.proven { 2 } else { u8::from(key.accepted) })
+    };
+    let mut rivals = all.iter().filter(|other| other.agent_id != enrolment.agent_id && !other.void);
+    rivals.all(|rival| weight(enrolment) > weight(rival))
 }
 
-/// What is wrong with a token whose ServiceAccount nobody has enrolled.
-fn stranger(tx: &Tx<'_, '_, News>, token: &Unverified<'_>) -> Result<Fault, StoreError> {
+/// Notes that a token of this key was shown: it is this agent's, and no other's any more.
+pub(super) fn prove(tx: &mut Tx<'_, '_, News>, enrolment: &mut Enrolment, thumbprint: &str) -> Result<(), StoreError> {
+    let new = enrolment.keys.iter_mut().find(|own| own.jwk.thumbprint == thumbprint && !own.proven);
+    let Some(key) = new else { return Ok(()) };
+    key.proven = true;
+    let others = of_account(tx, &enrolment.subject, &enrolment.uid)?;
+    let others = others.into_iter().filter(|other| other.agent_id != enrolment.agent_id && !other.void);
+    others.into_iter().try_for_each(|other| strip(tx, other, thumbprint))
+}
+
+/// Takes a key from an agent that had only listed it.
+fn strip(tx: &mut Tx<'_, '_, News>, mut from: Enrolment, thumbprint: &str) -> Result<(), StoreError> {
+    let before = from.keys.len();
+    from.keys.retain(|own| own.proven || own.jwk.thumbprint != thumbprint);
+    if from.keys.len() == before {
+        return Ok(());
+    }
+    let agent = name_of(tx, &from.agent_id)?;
+    alarms::raise(tx, &NewAlarm { kind: Kind::KeyClaimed, agent })?;
+    tx.put(Table::Enrolments, &[&from.agent_id], &from)
+}
+
+fn name_of(tx: &Tx<'_, '_, News>, agent_id: &str) -> Result<String, StoreError> {
+    let agent: Option<Agent> = tx.get(Table::Agents, &[agent_id])?;
+    Ok(agent.map_or_else(|| agent_id.to_owned(), |agent| agent.name))
+}
+
+/// What is wrong with a token whose ServiceAccount nobody has enrolled. Anybody may ask, so only a few keys are tried: those
+/// that the token names, of enrolments for its subject or under its issuer.
+pub(super) fn stranger(all: &[Enrolment], token: &Unverified<'_>) -> Fault {
     let subject = token.owner().map_or("", |(subject, _)| subject);
-    let all: Vec<Enrolment> = tx.all(Table::Enrolments)?;
-    let live: Vec<&Enrolment> = all.iter().filter(|enrolment| !enrolment.void).collect();
-    let signed = |enrolment: &&&Enrolment| token.signed_by(enrolment.keys.iter().map(|key| &key.jwk)).is_ok();
-    Ok(match live.iter().find(|enrolment| enrolment.subject == subject && signed(enrolment)) {
-        Some(_) => Fault::Uid,
-        None if live.iter().any(|enrolment| signed(&enrolment)) => Fault::Subject,
-        None if live.iter().any(|enrolment| token.issuer() == Some(enrolment.issuer.as_str())) => Fault::KeyUnknown,
-        None => Fault::IssuerUnknown,
-    })
+    let of_issuer = |enrolment: &Enrolment| token.issuer() == Some(enrolment.issuer.as_str());
+    let related = |of: &&Enrolment| !of.void && (of.subject == subject || of_issuer(of));
+    let mut related: Vec<&Enrolment> = all.iter().filter(related).collect();
+    related.sort_by_key(|of| of.subject != subject);
+    let mut tried: Vec<(&Jwk, bool)> = Vec::new();
+    let keys = related.iter().flat_map(|of| of.keys.iter().map(|key| (&key.jwk, of.subject == subject)));
+    for (key, of_subject) in keys.filter(|(key, _)| token.names(key)) {
+        if tried.iter().all(|(other, _)| other.thumbprint != key.thumbprint) {
+            tried.push((key, of_subject));
+        }
+        if tried.len() == MAX_TRIED {
+            break;
+        }
+    }
+    match token.signed_by(tried.iter().map(|(key, _)| *key)) {
+        Ok(key) if tried.contains(&(key, true)) => Fault::Uid,
+        Ok(_) => Fault::Subject,
+        Err(_) if related.iter().any(|of| of_issuer(of)) => Fault::KeyUnknown,
+        Err(_) => Fault::IssuerUnknown,
+    }
 }
 
 /// Judges the ServiceAccount token beside an unspent bootstrap token, and makes the enrolment that it brings for an agent.
@@ -123,7 +175,8 @@ pub(super) fn beside(
         jwk: key.clone(),
         origin: Origin::Enrolled,
         since_ms: now,
-        accepted: false,
+        // A person took them from the cluster.
+        accepted: token.jwks.is_some(),
         gone_ms: None,
     });
     let enrolment = Enrolment {
@@ -147,8 +200,8 @@ fn names(account: &str, attested: &Attested) -> bool {
     }
 }
 
-/// Makes sure that no other agent holds one of the keys for this ServiceAccount. A key by which nobody has shown a token is
-/// only listed, as anyone can list it: it goes to the agent that shows one.
+/// Makes sure that no other agent holds one of the keys for this ServiceAccount; the first of them has signed. A key by which
+/// nobody has shown a token is only listed, as anyone can list it: it goes to the agent that shows one, and to no other.
 fn claim(
     tx: &mut Tx<'_, '_, News>,
     token: &Token,
@@ -158,18 +211,14 @@ fn claim(
 ) -> Result<(), Denied> {
     let among = |own: &EnrolledKey| keys.iter().any(|key| key.thumbprint == own.jwk.thumbprint);
     let others = of_account(tx, &attested.subject, &attested.uid)?;
-    for mut other in others.into_iter().filter(|other| other.agent_id != agent_id && !other.void) {
+    for other in others.into_iter().filter(|other| other.agent_id != agent_id && !other.void) {
         if other.keys.iter().any(|own| own.proven && among(own)) {
             let alarm = NewAlarm { kind: Kind::AlreadyEnrolled, agent: token.agent.clone() };
             return Err(Denied { alarm: Some(alarm), ..Fault::AlreadyEnrolled.into() });
         }
-        let before = other.keys.len();
-        other.keys.retain(|own| own.proven || !among(own));
-        if other.keys.len() < before {
-            let holder: Option<Agent> = tx.get(Table::Agents, &[&other.agent_id])?;
-            let agent = holder.map_or_else(|| other.agent_id.clone(), |holder| holder.name);
-            alarms::raise(tx, &NewAlarm { kind: Kind::KeyClaimed, agent })?;
-            tx.put(Table::Enrolments, &[&other.agent_id], &other)?;
+        alarms::raise(tx, &NewAlarm { kind: Kind::AccountShared, agent: token.agent.clone() })?;
+        if let Some(signer) = keys.first() {
+            strip(tx, other, &signer.thumbprint)?;
         }
     }
     Ok(())

@@ -11,6 +11,19 @@ const KEYS_PER_TOKEN: u32 = 6;
 /// Epochs from two pods within the window that are no alarm yet.
 const EPOCHS: usize = 3;
 
+/// Tokens of one agent that are remembered at once. A pod shows four within a token's longest life.
+const TOKENS: usize = 64;
+
+/// Whether one more token can be remembered: else it could be shown again by another key, and nobody would notice.
+pub(super) fn has_room(agent: &Agent, attested: &Attested, now_ms: i64) -> bool {
+    let mut kept = agent.shown.iter().filter(|shown| remembered(shown, now_ms));
+    agent.shown.iter().any(|shown| shown.id == attested.id) || kept.nth(TOKENS - 1).is_none()
+}
+
+fn remembered(shown: &Shown, now_ms: i64) -> bool {
+    shown.expires_at_ms.saturating_add(LATE_MS) > now_ms
+}
+
 /// A token that another agent key has shown before. `live`: whether an epoch has an open stream.
 ///
 /// # Errors
@@ -33,7 +46,7 @@ pub(super) fn shown_by(
 
 /// Remembers that this key of the agent's newest epoch has shown a token.
 pub(super) fn remember(agent: &mut Agent, attested: &Attested, now_ms: i64) {
-    agent.shown.retain(|shown| shown.expires_at_ms.saturating_add(LATE_MS) > now_ms);
+    agent.shown.retain(|shown| remembered(shown, now_ms));
     let (key, epoch) = (agent.agent_key, agent.epoch);
     match agent.shown.iter_mut().find(|shown| shown.id == attested.id) {
         Some(shown) if shown.agent_key == key => (),
@@ -56,6 +69,16 @@ const LATE_MS: i64 = 60_000;
 /// Whether the key belongs to an epoch before the newest.
 pub(super) fn superseded(agent: &Agent, key: &[u8; 32]) -> bool {
     agent.agent_key != *key && agent.founded.iter().any(|founded| founded.agent_key == *key)
+}
+
+/// Whether a key that comes back was founded in the pod of the newest epoch. A container that restarts has lost its key, so
+/// one pod never has two: one of them is another process with a copy of the pod's token.
+pub(super) fn of_one_pod(agent: &Agent, key: &[u8; 32]) -> bool {
+    let pod = |key: &[u8; 32]| {
+        let founded = agent.founded.iter().rev().find(|founded| founded.agent_key == *key);
+        founded.and_then(|founded| founded.pod_uid.as_deref())
+    };
+    superseded(agent, key) && pod(key).is_some_and(|of| pod(&agent.agent_key) == Some(of))
 }
 
 /// Makes the key the agent's: a new one founds the next epoch, and the tokens of the one before are void. Says whether two
@@ -123,6 +146,33 @@ mod tests {
         assert_eq!(shown_by(&agent, &token("t"), &[7; 32], |_| false), Err(Kind::TokenShared));
         remember(&mut agent, &token("next"), 600_000 + LATE_MS);
         assert_eq!(agent.shown.iter().map(|shown| shown.id.as_str()).collect::<Vec<_>>(), ["next"]);
+    }
+
+    #[test]
+    fn at_most_64_tokens_are_remembered_and_one_more_is_not_taken_until_one_has_run_out() {
+        let mut agent = agent();
+        found(&mut agent, [1; 32], None, 0, 1);
+        for n in 0..TOKENS {
+            assert!(has_room(&agent, &token(&n.to_string()), 0), "{n}");
+            remember(&mut agent, &token(&n.to_string()), 0);
+        }
+        assert!(!has_room(&agent, &token("more"), 0));
+        assert!(has_room(&agent, &token("0"), 0), "one that is remembered");
+        assert!(has_room(&agent, &token("more"), 600_000 + LATE_MS));
+    }
+
+    #[test]
+    fn a_key_that_comes_back_beside_another_of_its_pod_is_a_second_process_of_it() {
+        let mut agent = agent();
+        let pod = |name: &str| Some(name.to_owned());
+        found(&mut agent, [1; 32], pod("a"), 0, 1);
+        found(&mut agent, [2; 32], None, 0, 1);
+        assert!(!of_one_pod(&agent, &[1; 32]), "founded without a pod");
+        found(&mut agent, [3; 32], pod("b"), 0, 1);
+        assert!(!of_one_pod(&agent, &[1; 32]), "a standby in another pod");
+        found(&mut agent, [4; 32], pod("a"), 0, 1);
+        assert!(of_one_pod(&agent, &[1; 32]));
+        assert!(!of_one_pod(&agent, &[4; 32]) && !of_one_pod(&agent, &[5; 32]), "the newest, and a new one");
     }
 
     #[test]

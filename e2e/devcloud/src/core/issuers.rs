@@ -107,8 +107,9 @@ fn taken(enrolment: &Enrolment, listed: Vec<Jwk>, others: &[Enrolment], now_ms: 
     };
     let known = |jwk: &Jwk| enrolment.keys.iter().find(|key| key.jwk.thumbprint == jwk.thumbprint);
     let key = |jwk: Jwk| {
-        let (proven, since_ms) = known(&jwk).map_or((false, now_ms), |key| (key.proven, key.since_ms));
-        EnrolledKey { jwk, origin: Origin::Issuer, since_ms, proven, accepted: false, gone_ms: None }
+        let old = known(&jwk).map_or((false, now_ms, false), |key| (key.proven, key.since_ms, key.accepted));
+        let (proven, since_ms, accepted) = old;
+        EnrolledKey { jwk, origin: Origin::Issuer, since_ms, proven, accepted, gone_ms: None }
     };
     listed.into_iter().filter(|jwk| !foreign(jwk)).map(key).collect()
 }

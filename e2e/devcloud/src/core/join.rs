@@ -1,9 +1,10 @@
 //! Joins, renewals, and the opening of streams.
 
 use super::admission::{self, Denied, current};
-use super::{Core, News, Proven, Refusal, alarms};
+use super::{Core, News, Proven, Refusal, alarms, enrolments};
+use crate::attestation::Unverified;
 use crate::signed::{self, Label, hash};
-use crate::store::{AccessToken, Agent, StoreError, Table, Tx};
+use crate::store::{AccessToken, Agent, Enrolment, StoreError, Table, Tx};
 use crate::suite::Suite;
 use crate::{entropy, wire};
 use prost::Message;
@@ -18,7 +19,7 @@ impl Core {
         self.refresh_keyset().await?;
         let now = Self::now_ms();
         let (begun, answer) = self.challenge(request, now)?;
-        self.challenges.keep(begun, now)?;
+        self.challenges.keep(begun, now);
         Ok(answer)
     }
 
@@ -30,7 +31,13 @@ impl Core {
         let begun = self.challenges.take(&request.challenge_id)?;
         let proven = self.prove(begun, request, Self::now_ms())?;
         let (terms, t, made) = (self.terms.clone(), proven.t, (proven.suite, proven.evictions));
-        let (agent, access) = self.admitted(made, move |tx| admission::admit(tx, &proven, &terms)).await?;
+        let sa_token = proven.sa_token.clone();
+        let admitted = self.admitted(made, move |tx| admission::admit(tx, &proven, &terms)).await;
+        let (agent, access) = match admitted {
+            Ok(admitted) => admitted,
+            Err(Denied { stranger: true, .. }) => return Err(self.stranger(&sa_token)?),
+            Err(denied) => return Err(denied.refusal),
+        };
         tracing::info!(agent = agent.name, id = agent.id, epoch = agent.epoch, build = agent.build, "joined");
         Ok(self.joined(&agent, t, &access))
     }
@@ -43,9 +50,16 @@ impl Core {
         let (terms, t, agent_id) = (self.terms.clone(), proven.t, agent_id.to_owned());
         let made = (proven.suite, proven.evictions);
         let renewed = move |tx: &mut Tx<'_, '_, News>| admission::renew(tx, &agent_id, epoch, &proven, &terms);
-        let (agent, access) = self.admitted(made, renewed).await?;
+        let (agent, access) = self.admitted(made, renewed).await.map_err(|denied| denied.refusal)?;
         tracing::info!(agent = agent.name, epoch = agent.epoch, "access token renewed on the stream");
         Ok(self.joined(&agent, t, &access))
+    }
+
+    /// Why a token is refused whose ServiceAccount nobody has enrolled.
+    fn stranger(&self, sa_token: &str) -> Result<Refusal, Refusal> {
+        let token = Unverified::read(sa_token).map_err(Refusal::Identity)?;
+        let all: Vec<Enrolment> = self.store.view()?.all(Table::Enrolments)?;
+        Ok(Refusal::Identity(enrolments::stranger(&all, &token)))
     }
 
     /// Gives the agent that `judge` finds an access token, in its transaction. The alarm of a refusal is kept before the
@@ -54,7 +68,7 @@ impl Core {
         &self,
         made: (Suite, u64),
         judge: impl FnOnce(&mut Tx<'_, '_, News>) -> Result<Agent, Denied> + Send + 'static,
-    ) -> Result<(Agent, Zeroizing<[u8; 32]>), Refusal> {
+    ) -> Result<(Agent, Zeroizing<[u8; 32]>), Denied> {
         let access = Zeroizing::new(entropy::bytes::<32>());
         let access_hash = hash(&[access.as_slice()]);
         let terms = self.terms.clone();
@@ -78,11 +92,11 @@ impl Core {
             .await;
         match judged {
             Ok(agent) => Ok((agent, access)),
-            Err(Denied { refusal, alarm }) => {
-                if let Some(alarm) = alarm {
+            Err(mut denied) => {
+                if let Some(alarm) = denied.alarm.take() {
                     self.store.write(move |tx| alarms::raise(tx, &alarm)).await.map_err(|error: StoreError| error)?;
                 }
-                Err(refusal)
+                Err(denied)
             }
         }
     }
@@ -140,5 +154,42 @@ impl Core {
             server_time_ms: Self::now_ms(),
         };
         wire::FinishResponse { joined: Some(signed::sign(&self.keys().join, Label::Joined, joined.encode_to_vec())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::InitOptions;
+    use crate::settings::Lifetimes;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_only_begins_does_not_wait_for_the_store_nor_make_it_work() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = InitOptions { organization: "o".into(), workspace: "w".into(), tls_names: vec![] };
+        Core::init(directory.path(), &options).await.unwrap();
+        let core = Core::open(directory.path(), Lifetimes::default()).await.unwrap();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (busy, is_busy) = tokio::sync::oneshot::channel();
+        let writing = {
+            let core = core.clone();
+            tokio::spawn(async move {
+                let write = core.store.write(move |_: &mut Tx<'_, '_, News>| {
+                    busy.send(()).unwrap();
+                    held.recv().map_err(|_| StoreError::InUse)
+                });
+                write.await
+            })
+        };
+        is_busy.await.unwrap();
+        let hello = wire::Hello {
+            agent_public_key: vec![1; 32],
+            client_nonce: vec![2; 32],
+            suites: vec![wire::Suite::A as i32],
+            build: String::new(),
+        };
+        core.begin(&wire::BeginRequest { hello: hello.encode_to_vec() }).await.unwrap();
+        release.send(()).unwrap();
+        writing.await.unwrap().unwrap();
     }
 }

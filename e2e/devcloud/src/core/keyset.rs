@@ -25,6 +25,8 @@ pub struct Keys {
     pub payload: SigningKey,
     /// When a key that is listed already comes into use. Unix milliseconds.
     pub(super) switch_at_ms: Option<i64>,
+    /// What says whether the next keyset is due.
+    stands: Stands,
     /// Receive credentials, the newest in use of each suite first.
     seal: Vec<SealKey>,
 }
@@ -119,8 +121,14 @@ impl Keys {
             join: newest(KeyUse::Join, &row.join_seed),
             payload: newest(KeyUse::Payload, &row.payload_seed),
             switch_at_ms: starts.min().map(|listed| listed.saturating_add(lead_ms)),
+            stands: Stands::of(row),
             seal: seals,
         })
+    }
+
+    /// Whether the next keyset is due, or a key that is listed comes into use: then these are not the keys that count.
+    pub(super) fn stale(&self, now_ms: i64, life: Duration) -> bool {
+        self.stands.due(now_ms, life) || self.switch_at_ms.is_some_and(|at| now_ms >= at)
     }
 
     /// The SEAL key of a suite for new challenges.
@@ -163,19 +171,36 @@ pub(super) fn first(now_ms: i64, life: Duration) -> KeysetRow {
     }
 }
 
+/// A keyset's life, and whether it has a key of each suite.
+#[derive(Clone, Copy)]
+struct Stands {
+    issued_at_ms: i64,
+    expires_at_ms: i64,
+    whole: bool,
+}
+
+impl Stands {
+    fn of(row: &KeysetRow) -> Self {
+        Self { issued_at_ms: row.issued_at_ms, expires_at_ms: row.expires_at_ms, whole: row.seal_key_b.is_some() }
+    }
+
+    fn due(self, now_ms: i64, life: Duration) -> bool {
+        let half = self.issued_at_ms.saturating_add(self.expires_at_ms.saturating_sub(self.issued_at_ms) / 2);
+        let too_long = self.expires_at_ms > now_ms.saturating_add(clock::millis(life));
+        // A clock that was set back: the keyset would be issued in the future.
+        let ahead = self.issued_at_ms > now_ms;
+        now_ms >= half || too_long || ahead || !self.whole
+    }
+}
+
 /// The same keys under the next version, once half of the life is over, when the setting has become shorter, or when there is
 /// no key of suite B yet. So a new keyset reaches every agent, which renews far more often, long before the old one ends.
 pub(super) fn due(row: &KeysetRow, now_ms: i64, life: Duration) -> Option<KeysetRow> {
-    let life = clock::millis(life);
-    let half = row.issued_at_ms.saturating_add(row.expires_at_ms.saturating_sub(row.issued_at_ms) / 2);
-    let too_long = row.expires_at_ms > now_ms.saturating_add(life);
-    // A clock that was set back: the keyset would be issued in the future.
-    let ahead = row.issued_at_ms > now_ms;
-    (now_ms >= half || too_long || ahead || row.seal_key_b.is_none()).then(|| {
+    Stands::of(row).due(now_ms, life).then(|| {
         let mut next = row.clone();
         next.version += 1;
         next.issued_at_ms = now_ms;
-        next.expires_at_ms = now_ms.saturating_add(life);
+        next.expires_at_ms = now_ms.saturating_add(clock::millis(life));
         next.seal_key_b.get_or_insert_with(entropy::bytes);
         next
     })
@@ -200,6 +225,20 @@ mod tests {
         let next = due(&of_old, 2_000, life).unwrap();
         assert!(next.seal_key_b.is_some() && next.seal_key == row.seal_key && next.version == 2, "suite B is new");
         assert_eq!(due(&next, 2_000, life).map(|row| row.version), None);
+    }
+
+    #[test]
+    fn keys_in_use_know_by_themselves_when_the_store_has_to_be_asked() {
+        let (root, life) = (SigningKey::from_bytes(&[1; 32]), Duration::from_secs(100));
+        let row = first(1_000, life);
+        let keys = Keys::sign(&root, &row, 1_000, 10).unwrap();
+        for now in [0, 1_000, 50_999, 51_000] {
+            assert_eq!(keys.stale(now, life), due(&row, now, life).is_some(), "{now}");
+        }
+        assert!(!keys.stale(50_999, life) && keys.stale(51_000, life) && keys.stale(2_000, life / 2));
+        let mut switching = keys;
+        switching.switch_at_ms = Some(3_000);
+        assert!(!switching.stale(2_999, life) && switching.stale(3_000, life));
     }
 
     #[test]

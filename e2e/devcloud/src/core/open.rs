@@ -249,12 +249,17 @@ impl Core {
     }
 
     /// Issues the next keyset if it is time, durably, before anyone sees it; and takes keys into use whose time has come.
+    /// Else the store is not asked: strangers cause this.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn refresh_keyset(&self) -> Result<(), StoreError> {
         let life = self.lives.keyset_life;
-        let switch = self.keys().switch_at_ms;
+        let keys = self.keys();
+        if !keys.stale(Self::now_ms(), life) {
+            return Ok(());
+        }
+        let switch = keys.switch_at_ms;
         let row = self
             .store
             .write(move |tx| {
