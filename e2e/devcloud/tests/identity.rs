@@ -229,12 +229,14 @@ async fn a_key_that_a_person_gave_to_one_agent_counts_although_another_lists_it(
 }
 
 #[tokio::test]
-async fn a_stranger_is_told_what_is_wrong_by_few_keys_and_without_the_store_waiting() {
+async fn a_stranger_is_told_what_is_wrong_by_trying_few_keys() {
     let cloud = Cloud::start(Lifetimes::default()).await;
     let cluster = Cluster::new(Signer::p256());
-    // More keys than are tried, all before the one that would verify.
-    let others: Vec<_> = (0..8).map(|_| Signer::p256().jwk("key-1")).collect();
-    let keys: Vec<_> = others.into_iter().chain([cluster.signer.jwk("key-1")]).collect();
+    // Eight keys are tried, and this is the ninth.
+    let last = Cluster::new(Signer::p256());
+    let others = (0..7).map(|_| Signer::p256().jwk("key-1"));
+    let keys: Vec<_> =
+        [cluster.signer.jwk("key-1")].into_iter().chain(others).chain([last.signer.jwk("key-1")]).collect();
     let jwks = Some(serde_json::json!({ "keys": keys }).to_string());
     let request = TokenRequest { agent: "a".into(), namespaces: vec!["shop".into()], jwks, ..TokenRequest::default() };
     let token = cloud.token_for(request).await;
@@ -243,6 +245,8 @@ async fn a_stranger_is_told_what_is_wrong_by_few_keys_and_without_the_store_wait
     anew["kubernetes.io"]["serviceaccount"]["uid"] = "uid-2".into();
     let mut stranger = process(&cloud, &cluster, &cluster.token_of(&anew)).await;
     assert_eq!(detailed(&stranger.join("").await.unwrap_err()), "IDENTITY_UNKNOWN/UID", "its signer is the first");
+    let mut stranger = process(&cloud, &last, &last.token_of(&anew)).await;
+    assert_eq!(detailed(&stranger.join("").await.unwrap_err()), "IDENTITY_UNKNOWN/KEY_UNKNOWN");
 
     let other = Cluster { issuer: "https://elsewhere.example".into(), ..Cluster::new(Signer::p256()) };
     let mut claims = other.claims("t3");

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -23,6 +24,8 @@ const ISSUER: &str = "https://issuer.example";
 /// `https://issuer.example` on loopback: path -> status line and headers, body.
 struct Issuer {
     pages: Arc<Mutex<HashMap<String, (String, String)>>>,
+    /// The first answer waits for this, and no other does.
+    held: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
     attesting: Attesting,
     _directory: tempfile::TempDir,
 }
@@ -37,21 +40,30 @@ impl Issuer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let pages: Arc<Mutex<HashMap<String, (String, String)>>> = Arc::default();
-        let served = pages.clone();
+        let held: Arc<Mutex<Option<oneshot::Receiver<()>>>> = Arc::default();
+        let (served, holds) = (pages.clone(), held.clone());
         tokio::spawn(async move {
             loop {
-                let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
-                let mut request = Vec::new();
-                while !request.ends_with(b"\r\n\r\n") {
-                    request.push(stream.read_u8().await.unwrap());
-                }
-                let path = String::from_utf8(request).unwrap().split(' ').nth(1).unwrap().to_owned();
-                let page = served.lock().unwrap().get(&path).cloned();
-                let (head, body) = page.unwrap_or(("404 Not Found".into(), String::new()));
-                let answer =
-                    format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
-                stream.write_all(answer.as_bytes()).await.unwrap();
-                stream.shutdown().await.unwrap();
+                let tcp = listener.accept().await.unwrap().0;
+                let (acceptor, served, until) = (acceptor.clone(), served.clone(), holds.lock().unwrap().take());
+                tokio::spawn(async move {
+                    let mut stream = acceptor.accept(tcp).await.unwrap();
+                    let mut request = Vec::new();
+                    while !request.ends_with(b"\r\n\r\n") {
+                        request.push(stream.read_u8().await.unwrap());
+                    }
+                    if let Some(until) = until {
+                        until.await.unwrap();
+                    }
+                    let path = String::from_utf8(request).unwrap().split(' ').nth(1).unwrap().to_owned();
+                    let page = served.lock().unwrap().get(&path).cloned();
+                    let (head, body) = page.unwrap_or(("404 Not Found".into(), String::new()));
+                    let length = body.len();
+                    let answer =
+                        format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    stream.shutdown().await.unwrap();
+                });
             }
         });
         let attesting = Attesting {
@@ -59,7 +71,7 @@ impl Issuer {
             test_issuer_ca: Some(ca),
             ..Attesting::default()
         };
-        Self { pages, attesting, _directory: directory }
+        Self { pages, held, attesting, _directory: directory }
     }
 
     fn serve(&self, path: &str, head: &str, body: String) {
@@ -116,6 +128,30 @@ async fn a_public_issuers_keys_are_fetched_and_reports_are_ignored() {
     issuer.serve("/elsewhere", "200 OK", cluster.jwks());
     process(&cloud, &new, &new.token("t4")).await.join("").await.unwrap();
     assert_eq!(kids(), [("key-2".to_owned(), Origin::Issuer)], "a redirect is no answer, and the keys stay");
+}
+
+#[tokio::test]
+async fn an_issuer_that_does_not_answer_yet_holds_no_other_up() {
+    let issuer = Issuer::start().await;
+    let (slow, quick) = (cluster("key-1"), Cluster { uid: "uid-2".into(), ..cluster("key-2") });
+    issuer.discovery(ISSUER);
+    let keys = [slow.signer.jwk("key-1"), quick.signer.jwk("key-2")];
+    issuer.serve("/keys", "200 OK", serde_json::json!({ "keys": keys }).to_string());
+    let (release, held) = oneshot::channel();
+    *issuer.held.lock().unwrap() = Some(held);
+    let cloud = Cloud::attesting(Lifetimes::default(), &issuer.attesting).await;
+    let public = |name: &str| {
+        let keys = cloud.core.agent_keys(name).unwrap();
+        keys.iter().all(|key| key.origin == Origin::Issuer)
+    };
+    process(&cloud, &slow, &slow.token("t1")).await.join(&cloud.token("slow", &["shop"]).await).await.unwrap();
+    until(|| issuer.held.lock().unwrap().is_none()).await;
+    process(&cloud, &quick, &quick.token("t2")).await.join(&cloud.token("quick", &["shop"]).await).await.unwrap();
+    until(|| public("quick")).await;
+    assert!(!public("slow"));
+    // It is still being asked: had the other waited for it, this would be too late.
+    release.send(()).unwrap();
+    until(|| public("slow")).await;
 }
 
 #[tokio::test]
