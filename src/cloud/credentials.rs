@@ -4,13 +4,21 @@
 use crate::config::TokenText;
 use crate::crypto::signed::{hash, hash_parts};
 use crate::identity::join::{Credentials, Issuer};
+use data_encoding::BASE64URL_NOPAD;
 use futures::future::BoxFuture;
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 /// Asks the cluster for its issuer and keys; `None` when it does not say.
 pub type Discover = Arc<dyn Fn() -> BoxFuture<'static, Option<Issuer>> + Send + Sync>;
+
+/// How long the cluster is asked for the key that signed the token, and how often.
+const ROLL: Duration = Duration::from_secs(10);
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Where credentials come from.
 #[derive(Clone, Default)]
@@ -53,21 +61,53 @@ impl CredentialSource {
 
     /// All that there is to show. The cluster is asked for its keys only where there is a token that they sign.
     pub async fn complete(&self, Files { bootstrap_token, sa_token }: Files) -> Credentials {
-        let issuer = if sa_token.is_empty() { Issuer::default() } else { self.issuer().await };
+        let issuer = if sa_token.is_empty() { Issuer::default() } else { self.issuer(&sa_token).await };
         Credentials { bootstrap_token, sa_token, issuer }
     }
 
-    async fn issuer(&self) -> Issuer {
-        let told = match &self.discover {
-            Some(discover) => discover().await,
-            None => None,
+    /// While the cluster's keys roll, its API server restarts: a token signed by the new key is shown with the key, or the cloud
+    /// would not know it. A cluster that has never named its keys is not waited for.
+    async fn issuer(&self, sa_token: &str) -> Issuer {
+        let asking = async {
+            loop {
+                let told = match &self.discover {
+                    Some(discover) => discover().await,
+                    None => None,
+                };
+                if let Some(told) = told {
+                    *self.known() = told;
+                }
+                let known = self.known().jwks.clone();
+                if known.is_empty() || lists_key_of(&known, sa_token) {
+                    return;
+                }
+                sleep(ASK_AGAIN).await;
+            }
         };
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(told) = told {
-            *known = told;
-        }
-        known.clone()
+        let _unlisted = timeout(ROLL, asking).await;
+        self.known().clone()
     }
+
+    fn known(&self) -> MutexGuard<'_, Issuer> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a key set lists the key that a token names. One that names none cannot be missing.
+fn lists_key_of(jwks: &[u8], sa_token: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Named {
+        kid: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Listed {
+        keys: Vec<Named>,
+    }
+    let header = sa_token.split('.').next().and_then(|part| BASE64URL_NOPAD.decode(part.as_bytes()).ok());
+    let named = header.and_then(|header| serde_json::from_slice::<Named>(&header).ok()?.kid);
+    let Some(kid) = named else { return true };
+    let listed = serde_json::from_slice::<Listed>(jwks);
+    listed.is_ok_and(|listed| listed.keys.iter().any(|key| key.kid.as_ref() == Some(&kid)))
 }
 
 fn text_of(path: &Path) -> Option<Zeroizing<String>> {
@@ -80,7 +120,7 @@ fn text_of(path: &Path) -> Option<Zeroizing<String>> {
 mod tests {
     use super::*;
     use futures::FutureExt;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     fn file(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("ennote-{name}-{}", std::process::id()))
@@ -138,6 +178,42 @@ mod tests {
         silent.store(true, Ordering::Relaxed);
         let gathered = source.complete(source.files()).await;
         assert_eq!((gathered.sa_token.as_str(), gathered.issuer), ("token", issuer));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_has_rolled_is_asked_for_until_the_cluster_names_it() {
+        let path = file("sa-token-rolled");
+        let token = |kid: &str| {
+            let header = BASE64URL_NOPAD.encode(format!(r#"{{"alg":"ES256","kid":"{kid}"}}"#).as_bytes());
+            std::fs::write(&path, format!("{header}.e30.c2ln")).unwrap();
+        };
+        let keys =
+            |kid: &str| Issuer { url: "i".to_owned(), jwks: format!(r#"{{"keys":[{{"kid":"{kid}"}}]}}"#).into() };
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (old, new, count) = (keys("old"), keys("new"), asked.clone());
+        let discover: Discover = Arc::new(move || {
+            let said = match count.fetch_add(1, Ordering::Relaxed) {
+                0 => Some(old.clone()),
+                // The API server restarts.
+                1 | 2 => None,
+                _ => Some(new.clone()),
+            };
+            async move { said }.boxed()
+        });
+        let (sa_token_file, discover) = (Some(path.clone()), Some(discover));
+        let source = CredentialSource { sa_token_file, discover, ..CredentialSource::default() };
+        token("old");
+        assert_eq!((source.complete(source.files()).await.issuer, asked.load(Ordering::Relaxed)), (keys("old"), 1));
+        token("new");
+        assert_eq!((source.complete(source.files()).await.issuer, asked.load(Ordering::Relaxed)), (keys("new"), 4));
+        token("never");
+        assert_eq!(source.complete(source.files()).await.issuer, keys("new"), "what there is, in the end");
+        let never = CredentialSource { discover: Some(Arc::new(|| async { None }.boxed())), ..source.clone() };
+        let never = CredentialSource { known: Arc::default(), ..never };
+        let began = tokio::time::Instant::now();
+        assert_eq!(never.complete(never.files()).await.issuer, Issuer::default());
+        assert_eq!(began.elapsed(), Duration::ZERO, "nobody waits for a cluster that does not tell");
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -207,20 +207,30 @@ impl ControlPlane {
         own.guard(cluster::ready(self)).await
     }
 
-    /// Restarts the API server with a new key for ServiceAccount tokens. The earlier ones stay published, and what they
-    /// have signed counts.
+    /// Restarts the API server with a second key for ServiceAccount tokens, which it publishes and takes, but does not
+    /// sign with yet.
+    ///
+    /// # Errors
+    /// When the cluster is not ours or the server does not come back.
+    pub async fn publish_signing_key(&self) -> Result<()> {
+        let own = self.own()?;
+        let number = own.signing_keys().len();
+        let key = SigningKey::write(self.dir.path(), &format!("service-account-{number}"))?;
+        // The last one signs.
+        own.signing_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(0, key);
+        self.restart_api_server().await
+    }
+
+    /// Restarts the API server so that it signs with the key that was published last. What others have signed counts.
     ///
     /// # Errors
     /// When the cluster is not ours or the server does not come back.
     pub async fn roll_signing_key(&self) -> Result<()> {
-        let own = self.own()?;
-        let number = own.signing_keys().len();
-        let key = SigningKey::write(self.dir.path(), &format!("service-account-{number}"))?;
-        own.signing_keys.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+        self.own()?.signing_keys.lock().unwrap_or_else(PoisonError::into_inner).rotate_left(1);
         self.restart_api_server().await
     }
 
-    /// Restarts the API server with the newest key alone. What the others have signed is refused, so the controllers
+    /// Restarts the API server with the key alone that it signs with. What the others have signed is refused, so the controllers
     /// of this control plane are of no use any more.
     ///
     /// # Errors
