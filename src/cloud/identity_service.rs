@@ -6,13 +6,14 @@
 use crate::clock;
 use crate::cloud::credentials::CredentialSource;
 use crate::cloud::state::LinkState;
-use crate::crypto::signed::Label;
+use crate::crypto::signed::{Label, hash};
 use crate::entropy::rng;
 use crate::identity::access_token::Session;
 use crate::identity::join::{Credentials, Join, JoinError, Proved};
 use crate::identity::signing_key::AgentKey;
 use crate::identity::trust::{Trust, TrustError, root_of_token};
 use crate::wire::{self, identity_service_client::IdentityServiceClient};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,10 @@ use tonic::{Response, Status};
 
 /// The cloud's answer to one call.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Nonces that are remembered: with the pauses between streams, far more than fit into the 5 minutes that a signed time may be
+/// late.
+const GREETED: usize = 4096;
 
 /// What the agent holds the cloud against.
 #[derive(Clone, Debug, Default)]
@@ -42,10 +47,12 @@ pub struct IdentityService {
     source: CredentialSource,
     build: &'static str,
     key: AgentKey,
-    /// Pinned once, with the first credentials that name a root.
+    /// Pinned by the credentials that the first join succeeds with.
     trust: Mutex<Option<Trust>>,
     /// Of the credential files, as they were when they were shown last.
     shown: Mutex<[u8; 32]>,
+    /// Hashes of the nonces that streams were greeted with, the last ones.
+    greeted: Mutex<VecDeque<[u8; 32]>>,
     state: watch::Sender<LinkState>,
 }
 
@@ -72,6 +79,7 @@ impl IdentityService {
             key: AgentKey::generate(&mut rng()),
             trust: Mutex::new(None),
             shown: Mutex::default(),
+            greeted: Mutex::default(),
             state,
         }
     }
@@ -119,10 +127,13 @@ impl IdentityService {
         *self.shown() = files.mark();
         let credentials = self.source.complete(files).await;
         let mut trust = self.trust();
-        let pinned = match trust.as_mut() {
-            Some(pinned) => pinned,
+        // Fixed from the first join on. Before it nothing was trusted, and a token put there by mistake binds nobody.
+        let joined = self.session().is_some();
+        let pinned = match trust.take().filter(|_| joined) {
+            Some(pinned) => trust.insert(pinned),
             None => trust.insert(self.pin(&credentials)?),
         };
+        pinned.pass(clock::now());
         if root_of_token(&credentials.bootstrap_token).is_some_and(|root| !pinned.pins(&root)) {
             return Err(TrustError::RootChanged.into());
         }
@@ -145,6 +156,7 @@ impl IdentityService {
     ) -> Result<(Proved, wire::FinishRequest), JoinError> {
         let mut trust = self.trust();
         let trust = trust.as_mut().ok_or(TrustError::NoRoot)?;
+        trust.pass(clock::now());
         begun.join.prove(answer, trust, &self.key, &begun.credentials, &mut rng())
     }
 
@@ -158,7 +170,12 @@ impl IdentityService {
         answer: &wire::FinishResponse,
         renews: Option<&Session>,
     ) -> Result<Arc<Session>, JoinError> {
-        let (identity, keyset) = proved.finish(answer, self.trust().as_mut().ok_or(TrustError::NoRoot)?)?;
+        let (identity, keyset) = {
+            let mut trust = self.trust();
+            let trust = trust.as_mut().ok_or(TrustError::NoRoot)?;
+            trust.pass(clock::now());
+            proved.finish(answer, trust)?
+        };
         let another =
             |old: &Session| identity.agent_id != old.identity.agent_id || identity.epoch != old.identity.epoch;
         if renews.is_some_and(another) {
@@ -178,7 +195,26 @@ impl IdentityService {
     /// # Errors
     /// `ClockDisagrees`, `Expired`.
     pub fn hear(&self, session: &Session, server_time_ms: i64) -> Result<(), TrustError> {
-        self.trust().as_mut().ok_or(TrustError::NoRoot)?.hear(&session.keyset, server_time_ms)
+        let mut trust = self.trust();
+        let trust = trust.as_mut().ok_or(TrustError::NoRoot)?;
+        trust.pass(clock::now());
+        trust.hear(&session.keyset, server_time_ms)
+    }
+
+    /// Whether no stream of this process was greeted with this nonce before. A Greet is unsigned: with a nonce from a recording,
+    /// the beats of that recording would count for this stream.
+    pub fn is_fresh_greet(&self, nonce: &[u8]) -> bool {
+        let mut greeted = self.greeted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mark = hash(nonce);
+        if greeted.contains(&mark) {
+            return false;
+        }
+        // Older recordings fail by their time.
+        if greeted.len() == GREETED {
+            greeted.pop_front();
+        }
+        greeted.push_back(mark);
+        true
     }
 
     fn shown(&self) -> MutexGuard<'_, [u8; 32]> {

@@ -18,7 +18,11 @@ use tokio::sync::Notify;
 /// At most this many wants in one ask (PROTOCOL.md).
 const WANTS_PER_ASK: usize = 500;
 /// At most this many bytes of them: a frame holds 256 KiB, keys and signature included.
-const BYTES_PER_ASK: usize = 192 * 1024;
+const BYTES_PER_ASK: usize = 160 * 1024;
+/// At most this many ids taken back in one ask: at most 10 bytes each.
+const UNWANTS_PER_ASK: usize = 3000;
+/// Characters of a grant that are kept: it is the cloud's text, unsigned.
+const MAX_GRANT: usize = 300;
 
 /// Which binding wants which secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +86,9 @@ impl From<wire::Denied> for Denial {
         match denied.reason() {
             wire::denied::Reason::NoSecret => Self::NoSecret,
             wire::denied::Reason::NoVersion => Self::NoVersion,
-            wire::denied::Reason::NoGrant | wire::denied::Reason::Unspecified => Self::NoGrant(denied.grant),
+            wire::denied::Reason::NoGrant | wire::denied::Reason::Unspecified => {
+                Self::NoGrant(denied.grant.chars().take(MAX_GRANT).collect())
+            }
         }
     }
 }
@@ -283,7 +289,8 @@ impl Inbox {
         if table.stream != stream {
             return (vec![], vec![]);
         }
-        let unwants = std::mem::take(&mut table.unwants);
+        let kept = table.unwants.len().saturating_sub(UNWANTS_PER_ASK);
+        let unwants = table.unwants.split_off(kept);
         let mut asked = Vec::new();
         let mut bytes = 0;
         for want in table.wants.values_mut().filter(|w| w.declared != Some((stream, w.known))) {
@@ -302,25 +309,37 @@ impl Inbox {
         (asked, unwants)
     }
 
+    /// Whether a want of this id stands without an answer: only such a one is denied.
+    pub fn awaits(&self, id: u64) -> bool {
+        let table = self.table();
+        table.by_id.get(&id).and_then(|uid| table.wants.get(uid)).is_some_and(|want| !want.resting)
+    }
+
     /// Whether a want of this id stands, or stood: it may be answered after it was taken back.
     pub fn was_ever_wanted(&self, id: u64) -> bool {
         (1..=self.table().next_id).contains(&id)
     }
 
-    /// Files an answer; gives namespace and name of its binding. `None` for an id that is not wanted (any more).
+    /// Files an answer; gives namespace and name of its binding. `None` for an id that is not wanted (any more), and for what
+    /// cannot take the place of the answer that is there. `counts`: as the core's own.
     pub fn arrived(
         &self,
         via: &Via<'_>,
         have: wire::Have,
+        counts: bool,
         key: Option<SessionKey>,
         identity: &Identity,
         listed: &Arc<VerifyingKeys>,
     ) -> Option<(String, String)> {
         let mut table = self.table();
         let uid = table.by_id.get(&have.id)?.clone();
+        // The answer of an older stream is not worth the newer one's that waits.
+        if table.arrivals.get(&uid).is_some_and(|(stream, _)| *stream > via.stream) {
+            return None;
+        }
         let want = table.wants.get_mut(&uid)?;
-        // A refusal without a key is not worth what waits or was taken already: that was the answer.
-        if want.resting && key.is_none() && matches!(have.answer, Some(wire::have::Answer::Sealed(_))) {
+        // What is refused, or unsigned, is not worth what waits or was taken already: that was the answer.
+        if want.resting && !counts {
             return None;
         }
         let workspace = &want.wanted.workspace;
@@ -340,14 +359,17 @@ impl Inbox {
             })
         };
         let answer = match have.answer? {
-            wire::have::Answer::Sealed(sealed) => match key {
+            wire::have::Answer::Sealed(sealed) => match key.filter(|_| counts) {
                 Some(key) => {
                     Answer::Sealed { sealed: Box::new(sealed), key, expected: expected(), listed: listed.clone() }
                 }
-                // Only a key of ours opens a delivery, and each opens one: without, its payload is dropped here.
+                // Only a key of ours opens a delivery, and each opens one: without, its payload is dropped here, and so is a
+                // forged one.
                 None => Answer::Keyless(Box::new(Keyless::of(sealed)), expected(), listed.clone()),
             },
-            wire::have::Answer::Gone(signed) => Answer::Gone { signed, expected: expected(), listed: listed.clone() },
+            wire::have::Answer::Gone(signed) => {
+                Answer::Gone { signed: envelope::bounded(signed), expected: expected(), listed: listed.clone() }
+            }
             wire::have::Answer::Denied(denied) => Answer::Denied(denied.into()),
         };
         // A denied want stays standing.
@@ -413,7 +435,9 @@ mod tests {
     }
 
     fn deliver(inbox: &Inbox, stream: u64, have: wire::Have) -> Option<(String, String)> {
-        inbox.arrived(&Via { stream, nonce: &[], suite: Suite::B }, have, None, &identity(), &Arc::default())
+        // In these tests nothing is signed; what counts is settled before.
+        let via = Via { stream, nonce: &[], suite: Suite::B };
+        inbox.arrived(&via, have, true, None, &identity(), &Arc::default())
     }
 
     fn asked(inbox: &Inbox, stream: u64) -> (Vec<(u64, u64)>, Vec<u64>) {
@@ -434,6 +458,36 @@ mod tests {
         inbox.begin(2);
         assert_eq!(asked(&inbox, 1), (vec![], vec![]), "the older stream asks no more");
         assert_eq!(asked(&inbox, 2), (vec![(1, 3)], vec![]), "declared afresh");
+    }
+
+    #[test]
+    fn an_older_streams_answer_does_not_replace_a_newer_ones() {
+        let inbox = Inbox::default();
+        inbox.begin(1);
+        inbox.want(&wanted("u", "s"), 0, false);
+        asked(&inbox, 1);
+        inbox.begin(2);
+        asked(&inbox, 2);
+        assert!(deliver(&inbox, 2, sealed(1)).is_some());
+        assert_eq!(deliver(&inbox, 1, sealed(1)), None);
+        inbox.end(1);
+        assert!(inbox.arrived_for("u"), "it ends with its own stream");
+    }
+
+    #[test]
+    fn only_a_want_without_an_answer_awaits_one_and_unwants_fit_into_frames() {
+        let inbox = Inbox::default();
+        inbox.begin(1);
+        for n in 0..7000 {
+            inbox.want(&wanted(&format!("u{n}"), "s"), 0, false);
+        }
+        while !asked(&inbox, 1).0.is_empty() {}
+        assert!(inbox.awaits(1) && !inbox.awaits(9999));
+        deliver(&inbox, 1, sealed(1));
+        assert!(!inbox.awaits(1), "it has its answer");
+        (0..7000).for_each(|n| inbox.unwant(&format!("u{n}")));
+        let frames: Vec<usize> = (0..4).map(|_| asked(&inbox, 1).1.len()).collect();
+        assert_eq!(frames, [3000, 3000, 1000, 0]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::cloud::inbox::Inbox;
 use crate::cloud::retry::{Recovery, asked_pause, problem, reason, recover, refused};
 use crate::cloud::state::LinkState;
 use crate::cloud::stream::{self, End, Happened, Shared};
-use crate::cloud::waiting::Attempts;
+use crate::cloud::waiting::{Attempts, Handovers};
 use crate::domain::reason::Problem;
 use crate::entropy::spread;
 use crate::identity::access_token::Session;
@@ -70,9 +70,10 @@ impl Link {
             let failure = Failure::of_stream(&end, &self.authority);
             let had_been_live = self.state.borrow().live;
             tracing::info!(?failure.recovery, why = failure.why, had_been_live, "the stream to the cloud ended");
-            let withheld = matches!(end, End::Withheld);
-            self.state
-                .send_modify(|state| state.withheld = if withheld { state.withheld.saturating_add(1) } else { 0 });
+            // Only a stream that gets what it is sent ends the suspicion: a cut in between does not.
+            if matches!(end, End::Withheld) {
+                self.state.send_modify(|state| state.withheld = state.withheld.saturating_add(1));
+            }
             if matches!(failure.recovery, Recovery::BackOff) {
                 session = self.identity.session();
             }
@@ -99,6 +100,7 @@ impl Link {
     ) -> End {
         let mut running: FuturesUnordered<BoxFuture<'_, (u64, End)>> = FuturesUnordered::new();
         let mut older: Option<oneshot::Sender<()>> = None;
+        let mut handovers = Handovers::default();
         *streams += 1;
         let (future, mut newest) = self.open(*streams, shared, session.clone());
         running.push(future);
@@ -107,10 +109,17 @@ impl Link {
                 Some((number, end)) = running.next() => {
                     shared.inbox.end(number);
                     if number == *streams || running.is_empty() {
+                        // An older one that still runs ends with it.
+                        shared.inbox.end(number.saturating_sub(1));
                         return end;
                     }
                 }
                 Some((number, what)) = events.recv() => match what {
+                    // Unsigned: whoever owns the path must not make us declare everything over and over.
+                    Happened::Draining if number == *streams && !handovers.allow(Instant::now()) => {
+                        shared.inbox.end(number);
+                        return End::Drained;
+                    }
                     Happened::Draining if number == *streams => {
                         tracing::debug!("the cloud drains the stream; opening the next");
                         *streams += 1;

@@ -10,6 +10,8 @@ pub mod credentials;
 pub mod identity_service;
 pub mod inbox;
 pub mod link;
+pub mod received;
+mod renewal;
 pub mod retry;
 pub mod state;
 pub mod stream;

@@ -6,18 +6,19 @@
 use crate::clock;
 use crate::cloud::identity_service::{Begun, IdentityService};
 use crate::cloud::inbox::{Inbox, Via};
+use crate::cloud::received::{Delivered, Received};
+use crate::cloud::renewal::Renewal;
 use crate::cloud::state::{FRESH, LinkState};
-use crate::crypto::envelope::{claimed_key, is_authentic};
+use crate::crypto::envelope::{authentic, claimed_key};
 use crate::crypto::session_keys::SessionKeys;
 use crate::crypto::signed::{Label, VerifyingKeys, hash};
 use crate::crypto::suite::Suite;
 use crate::domain::moment::Moment;
 use crate::entropy::{rng, spread};
 use crate::identity::access_token::Session;
-use crate::identity::join::{JoinError, Proved};
+use crate::identity::join::JoinError;
 use crate::wire::{self, AgentFrame, CloudFrame, agent_frame, cloud_frame, sync_service_client::SyncServiceClient};
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use prost::Message;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ use tonic::{Status, Streaming};
 const ASK_EVERY: Duration = Duration::from_secs(15);
 /// No frame for this long: the stream is dead.
 const DEAD: Duration = Duration::from_secs(45);
+/// No beat for this long, though other frames come: they are kept back.
+const BEAT_BY: Duration = Duration::from_secs(50);
 /// A stream ends by our own clock after this long, whatever the cloud does.
 const MAX_AGE: Duration = Duration::from_secs(40 * 60);
 /// Beats that come, but acknowledge nothing that was asked this long ago, withhold: two intervals of PROTOCOL.md.
@@ -116,33 +119,17 @@ pub async fn run(
         seq: 0,
         asks: VecDeque::new(),
         ask_at: now,
-        received: 0,
+        received: Received::default(),
+        beat_by: now + BEAT_BY,
         last_beat: (0, 0, 0),
         declared_by: None,
         draining: false,
+        renewal_by: now,
         renewal: Renewal::None,
     };
     match stream.serve(incoming, replaced).await {
         Ok(never) => match never {},
         Err(end) => end,
-    }
-}
-
-enum Renewal {
-    None,
-    /// Files and cluster are asked for what there is to show.
-    Gathering(BoxFuture<'static, Result<(Begun, wire::BeginRequest), JoinError>>),
-    Begun(Begun),
-    Proved(Proved),
-}
-
-impl Renewal {
-    /// Ends with what was gathered; never, if nothing is.
-    async fn gathered(&mut self) -> Result<(Begun, wire::BeginRequest), JoinError> {
-        match self {
-            Self::Gathering(future) => future.await,
-            _ => std::future::pending().await,
-        }
     }
 }
 
@@ -162,13 +149,17 @@ struct Stream {
     /// Asks that no beat has acknowledged, with the time they were sent.
     asks: VecDeque<(u64, Moment)>,
     ask_at: Instant,
-    received: u64,
+    received: Received,
+    /// A beat has to come by then: frames that nobody signed keep no stream alive.
+    beat_by: Instant,
     /// seq, haves and server time of the last beat: none of them goes back.
     last_beat: (u64, u64, i64),
     /// The ask that completed the first declaration, until a beat has acknowledged it.
     declared_by: Option<u64>,
     draining: bool,
     renew_at: Instant,
+    /// The cloud's next answer in a renewal.
+    renewal_by: Instant,
     renewal: Renewal,
 }
 
@@ -197,7 +188,9 @@ impl Stream {
                 () = sleep_until(self.ask_at) => self.ask(true).await?,
                 () = sleep_until(self.renew_at), if matches!(self.renewal, Renewal::None) && !self.draining => self.renew(),
                 begun = self.renewal.gathered() => self.begin(begun.map_err(End::Refused)?).await?,
+                () = sleep_until(self.renewal_by), if self.renewal.waits() => self.give_up_renewal(),
                 () = sleep_until(dead) => return Err(End::Dead),
+                () = sleep_until(self.beat_by) => return Err(End::Withheld),
                 _ = &mut replaced => return Err(End::Done),
             }
         }
@@ -209,8 +202,8 @@ impl Stream {
         let Some(cloud_frame::Frame::Greet(greet)) = first else {
             return Err(End::Protocol("the first frame was no Greet"));
         };
-        if greet.stream_nonce.len() != 32 {
-            return Err(End::Protocol("a stream nonce is 32 bytes"));
+        if greet.stream_nonce.len() != 32 || !self.shared.identity.is_fresh_greet(&greet.stream_nonce) {
+            return Err(End::Protocol("a stream nonce is 32 bytes, and never used before"));
         }
         self.nonce = greet.stream_nonce;
         let identity = &self.session.identity;
@@ -274,23 +267,26 @@ impl Stream {
     }
 
     async fn have(&mut self, have: wire::Have) -> Result<(), End> {
-        // The beats count what the cloud sent. What it did not sign for this want of this stream came in the place of something
-        // that it did: the binding says so, and the next beat that something was kept back.
-        let counts = have.answer.as_ref().is_some_and(|a| is_authentic(a, have.id, &self.nonce, &self.listed));
-        self.received += u64::from(counts);
-        if have.answer.is_none() || !self.shared.inbox.was_ever_wanted(have.id) {
-            return Err(End::Protocol("a delivery that was never asked for"));
-        }
         let id = have.id;
+        let Some(answer) = have.answer.as_ref().filter(|_| self.shared.inbox.was_ever_wanted(id)) else {
+            return Err(End::Protocol("a delivery that was never asked for"));
+        };
+        let version = authentic(answer, id, &self.nonce, &self.listed);
         let key = match &have.answer {
             // The key that it names is burnt, whatever comes of it.
             Some(wire::have::Answer::Sealed(sealed)) => claimed_key(sealed).and_then(|index| self.keys.take(index)),
             _ if have.encoded_len() > MAX_OTHER => return Err(End::Protocol("a frame larger than its kind may be")),
             _ => None,
         };
+        let delivered = match answer {
+            wire::have::Answer::Sealed(_) => Delivered::Sealed { authentic: version.is_some(), key: key.is_some() },
+            wire::have::Answer::Gone(_) => Delivered::Gone(version),
+            wire::have::Answer::Denied(_) => Delivered::Denied { asked: self.shared.inbox.awaits(id) },
+        };
+        let counts = self.received.take(id, delivered);
         let (nonce, identity, listed) = (&self.nonce, &self.session.identity, &self.listed);
         let via = Via { stream: self.number, nonce, suite: self.suite };
-        match self.shared.inbox.arrived(&via, have, key, identity, listed) {
+        match self.shared.inbox.arrived(&via, have, counts, key, identity, listed) {
             Some(place) => drop(self.shared.arrivals.send(place).await),
             None => {
                 let dropped = self.shared.inbox.dropped();
@@ -316,10 +312,12 @@ impl Stream {
             return Err(End::Protocol("a beat that was heard before"));
         }
         self.last_beat = (beat.seq, beat.haves, beat.server_time_ms);
-        if beat.haves > self.received {
+        self.beat_by = Instant::now() + BEAT_BY;
+        let received = self.received.count();
+        if beat.haves > received {
             return Err(End::Withheld);
         }
-        if beat.haves < self.received {
+        if beat.haves < received {
             return Err(End::Protocol("more deliveries than the cloud sent"));
         }
         self.shared.identity.hear(&self.session, beat.server_time_ms).map_err(|e| End::Refused(e.into()))?;
@@ -329,15 +327,14 @@ impl Stream {
             return Err(End::Withheld);
         }
         self.asks.retain(|(seq, _)| *seq >= beat.seq);
-        let fresh = acknowledged.is_some_and(|sent| now.since(sent) < FRESH);
+        let fresh = acknowledged.filter(|sent| now.since(*sent) < FRESH);
         // One delivery that came through, or a minute without any, ends the suspicion.
-        let whole = fresh && (self.received > 0 || now.since(self.opened) >= FRESH);
+        let whole = fresh.is_some() && (received > 0 || now.since(self.opened) >= FRESH);
         let full = self.declared_by.is_some_and(|seq| beat.seq >= seq);
         self.shared.state.send_modify(|state| {
             state.server_time = Some((beat.server_time_ms, now));
-            if fresh {
-                state.fresh_at = Some(now);
-            }
+            // As old as what it acknowledges.
+            state.fresh_at = state.fresh_at.max(fresh);
             if whole {
                 state.withheld = 0;
             }
@@ -359,8 +356,15 @@ impl Stream {
         self.renewal = Renewal::Gathering(async move { identity.begin().await }.boxed());
     }
 
+    /// An answer that does not come is asked for again; one that comes after all belongs to nothing.
+    fn give_up_renewal(&mut self) {
+        self.renewal = Renewal::None;
+        self.renew_at = Instant::now() + PATIENCE;
+    }
+
     async fn begin(&mut self, (begun, request): (Begun, wire::BeginRequest)) -> Result<(), End> {
         self.renewal = Renewal::Begun(begun);
+        self.renewal_by = Instant::now() + PATIENCE;
         self.send(agent_frame::Frame::Begin(request)).await
     }
 
@@ -370,6 +374,7 @@ impl Stream {
         };
         let (proved, finish) = self.shared.identity.prove(begun, answer).map_err(End::Refused)?;
         self.renewal = Renewal::Proved(proved);
+        self.renewal_by = Instant::now() + PATIENCE;
         self.send(agent_frame::Frame::Finish(finish)).await
     }
 

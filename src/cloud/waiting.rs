@@ -2,8 +2,9 @@
 //! and the credential files.
 
 use crate::cloud::retry::{Recovery, pause};
+use std::collections::VecDeque;
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How often credentials are read again while the agent waits for others.
 const REREAD: Duration = Duration::from_secs(2);
@@ -11,6 +12,23 @@ const REREAD: Duration = Duration::from_secs(2);
 const RETRY_LOST: Duration = Duration::from_secs(300);
 /// A link that was healthy for this long starts its pauses anew.
 const HEALTHY: Duration = Duration::from_secs(60);
+
+/// So many streams may follow one another by a Drain within [`HANDOVERS_IN`]; one more ends in a pause.
+const HANDOVERS: usize = 6;
+const HANDOVERS_IN: Duration = Duration::from_secs(60);
+
+/// The latest times that one stream took over from another.
+#[derive(Debug, Default)]
+pub struct Handovers(VecDeque<Instant>);
+
+impl Handovers {
+    /// Whether one more is in order.
+    pub fn allow(&mut self, now: Instant) -> bool {
+        self.0.retain(|at| now.duration_since(*at) < HANDOVERS_IN);
+        self.0.push_back(now);
+        self.0.len() <= HANDOVERS
+    }
+}
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +71,11 @@ impl Attempts {
             Recovery::InUse => Wait::OtherCredentials(self.stand_by),
             Recovery::Superseded => Wait::Time(self.stand_by),
             Recovery::Rejoin if attempt == 0 => Wait::Time(Duration::ZERO),
-            Recovery::Rejoin | Recovery::BackOff => Wait::Time(asked.unwrap_or_else(|| pause(attempt, spread))),
+            // An unsigned status may slow the agent down, not drive it.
+            Recovery::Rejoin | Recovery::BackOff => {
+                let own = pause(attempt, spread);
+                Wait::Time(asked.map_or(own, |asked| asked.max(own)))
+            }
         }
     }
 }
@@ -79,7 +101,6 @@ impl Wait {
 mod tests {
     use super::*;
     use std::cell::Cell;
-    use tokio::time::Instant;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -141,6 +162,14 @@ mod tests {
     }
 
     #[test]
+    fn a_cloud_that_drains_every_new_stream_is_left_for_a_while() {
+        let (mut handovers, start) = (Handovers::default(), Instant::now());
+        assert!((0..6).all(|n| handovers.allow(start + Duration::from_secs(n))));
+        assert!(!handovers.allow(start + Duration::from_secs(6)));
+        assert!(handovers.allow(start + Duration::from_secs(130)));
+    }
+
+    #[test]
     fn the_first_joining_again_is_at_once_and_the_clouds_own_pause_is_honoured() {
         let mut attempts = Attempts::new(MINUTE);
         let mut next = |recovery, asked| attempts.failed(recovery, asked, 1.0);
@@ -148,5 +177,10 @@ mod tests {
         assert_eq!(next(Recovery::Rejoin, None), Wait::Time(Duration::from_secs(1)), "once, then with pauses");
         assert_eq!(next(Recovery::Rejoin, Some(MINUTE)), Wait::Time(MINUTE));
         assert_eq!(next(Recovery::BackOff, Some(MINUTE)), Wait::Time(MINUTE));
+        assert_eq!(
+            next(Recovery::BackOff, Some(Duration::ZERO)),
+            Wait::Time(Duration::from_secs(8)),
+            "no busy loop on demand"
+        );
     }
 }

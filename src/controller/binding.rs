@@ -1,14 +1,13 @@
 //! The binding controller: parse, observe, open, plan, apply, report. A failure is an outcome too, so status is written on
 //! every path.
 
-use crate::clock;
 use crate::cloud::inbox::Wanted;
-use crate::cluster::error::{Chain, ClusterError};
-use crate::cluster::status::{BINDING_MANAGER, Notice};
+use crate::cluster::error::ClusterError;
+use crate::controller::binding_status;
 use crate::controller::context::{Context, Fact, List, Memo};
 use crate::controller::delivery::{Taken, take_in};
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus};
-use crate::domain::conditions::{self, find};
+use crate::domain::conditions::find;
 use crate::domain::deletions;
 use crate::domain::high_water;
 use crate::domain::observed::Observed;
@@ -18,7 +17,6 @@ use crate::domain::reason::{Phase, Problem, Reason};
 use crate::domain::request::Request;
 use crate::domain::sync_plan::known_version;
 use crate::entropy::spread;
-use kube::Resource;
 use kube::runtime::controller::Action;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +46,7 @@ pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>)
         Pass::Hold(pause) => return Ok(Action::requeue(pause)),
         Pass::Done { outcome, again, acknowledge } => (outcome, again, acknowledge),
     };
-    report(&binding, &outcome, &context).await?;
+    binding_status::write(&binding, &outcome, &context).await?;
     // Only now: the API server has taken it.
     if let Some((wanted, version)) = acknowledge {
         context.want(&wanted, version, true);
@@ -103,7 +101,7 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
         && !context.inbox.arrived_for(&request.uid)
     {
         // The want stands for what comes after the deletion, also if its acknowledgement was lost with a status write.
-        context.want(&wanted(&request), *version, false);
+        context.want(&wanted(&request), *version, true);
         return Pass::say(problem);
     }
     if let Err(problem) = ownership::check(&request, &observed) {
@@ -146,7 +144,8 @@ fn settle(
     match taken {
         Taken::Held(held) => {
             context.memos.forget(&request.uid);
-            let version = u64::try_from(held.source.version).unwrap_or(0);
+            // What the Secret holds: below the mark where it is pinned.
+            let version = held.target.version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0);
             Pass::Done { outcome: Outcome::Synced(held), again: None, acknowledge: Some((wanted, version)) }
         }
         Taken::Seen(version, problem) => {
@@ -167,6 +166,12 @@ fn settle(
         }
         Taken::Standing(problem) => {
             let again = deny_pause(failures, spread());
+            // Unsigned: what is synced turns by a denial once a minute at most, whatever the network makes up.
+            let synced = binding.status.as_ref().and_then(|s| find(s, "Ready")).is_some_and(|c| c.status == "True");
+            if !context.memos.may_turn(&request.uid, again) && synced {
+                remember(Fact::Doubted(Instant::now() + again), failures);
+                return Pass::say_until(Outcome::Unchanged, again);
+            }
             remember(Fact::Standing(Instant::now() + again, problem.clone()), failures.saturating_add(1));
             // Asked for in any case from now on: once granted again, the cloud would have nothing above what the target holds
             // to send, and the denial would never be seen lifted.
@@ -217,13 +222,20 @@ fn ask(
     let now = Instant::now();
     match memo.as_ref().map(|m| &m.fact) {
         Some(Fact::Seen(version, problem) | Fact::Gone(version, problem)) => {
-            context.want(wanted, *version, false);
+            context.want(wanted, *version, true);
             Pass::say(problem.clone())
         }
         Some(Fact::Retry(at, problem)) if *at > now => Pass::say_until(trouble(binding, problem.clone()), *at - now),
         Some(Fact::Retry(_, problem)) => {
             context.want(wanted, known, true);
             Pass::say(trouble(binding, problem.clone()))
+        }
+        Some(Fact::Doubted(at)) if *at > now => Pass::say_until(Outcome::Unchanged, *at - now),
+        Some(Fact::Doubted(_)) => {
+            context.memos.forget(&request.uid);
+            context.want(wanted, known, false);
+            context.inbox.declare_again(&request.uid);
+            Pass::say(standing(&status, context))
         }
         Some(Fact::Standing(at, problem)) => {
             context.want(wanted, known, false);
@@ -337,81 +349,6 @@ async fn tombstone(
         Ok(()) => say(format!("; Secret {target} was handed to the garbage collector")),
         Err(error) => Some(error.problem("patch secrets", &request.namespace)),
     }
-}
-
-/// Writes status if it moved; Events on transitions only.
-async fn report(binding: &EnnoteSecretBinding, outcome: &Outcome, context: &Context) -> Result<(), ClusterError> {
-    let old = binding.status.clone().unwrap_or_default();
-    let freshness = context.link.borrow().freshness(clock::now());
-    let generation = binding.metadata.generation.unwrap_or_default();
-    let next = conditions::next(&old, outcome, freshness, generation, context.now());
-    if next == conditions::own(&old) {
-        return Ok(());
-    }
-    let answer = match context.status.write(binding, BINDING_MANAGER, &next).await {
-        Ok(answer) => answer,
-        // Gone: there is nobody to tell.
-        Err(error) if error.code() == Some(404) => return Ok(()),
-        Err(error) => {
-            tracing::warn!(namespace = binding.metadata.namespace, binding = binding.metadata.name, error = %Chain(&error), "status could not be written; trying again");
-            return Err(error);
-        }
-    };
-    context.latest.answered(answer);
-    if next.content != old.content
-        && let Ok(request) = Request::parse(binding, &context.secret_prefix)
-    {
-        context.wake_workloads_of(&request.namespace, &request.binding, request.target.as_str());
-    }
-    announce(binding, &old, &next, outcome, context).await;
-    Ok(())
-}
-
-async fn announce(
-    binding: &EnnoteSecretBinding,
-    old: &EnnoteSecretBindingStatus,
-    next: &EnnoteSecretBindingStatus,
-    outcome: &Outcome,
-    context: &Context,
-) {
-    let Some(ready) = find(next, "Ready") else { return };
-    let moved = find(old, "Ready").is_none_or(|was| was.reason != ready.reason);
-    let (namespace, name) = (&binding.metadata.namespace, &binding.metadata.name);
-    let phase = match outcome {
-        Outcome::Problem(problem) => problem.reason.phase(),
-        Outcome::Synced(held) => {
-            if held.written_at.is_some() {
-                let (version, latency) = (held.source.version, held.latency_millis);
-                tracing::info!(
-                    namespace,
-                    binding = name,
-                    version,
-                    latency_ms = latency,
-                    secret = held.target.name,
-                    "synced"
-                );
-            }
-            Phase::Synced
-        }
-        Outcome::Restored => Phase::Synced,
-        Outcome::Unchanged => return,
-    };
-    if !moved || phase == Phase::Waiting {
-        return;
-    }
-    let warning = phase != Phase::Synced;
-    if warning {
-        tracing::warn!(namespace, binding = name, reason = ready.reason, mend = ready.message, "not in sync");
-    }
-    let notice = Notice {
-        about: binding.object_ref(&()),
-        related: None,
-        warning,
-        reason: &ready.reason,
-        action: "Sync",
-        note: &ready.message,
-    };
-    context.status.event(notice).await;
 }
 
 fn uid(binding: &EnnoteSecretBinding) -> &str {

@@ -120,7 +120,7 @@ impl Context {
     /// Forgets a binding that is gone.
     pub fn forget(&self, namespace: &str, name: &str, uid: &str) {
         self.inbox.unwant(uid);
-        self.memos.forget(uid);
+        self.memos.end(uid);
         self.latest.forget(uid);
         self.ledgers.remove(namespace, name, uid);
     }
@@ -188,6 +188,8 @@ pub enum Fact {
     /// The cloud answered without a payload; the want stands.
     /// A denial is unsigned, so it is asked again then whether it still holds.
     Standing(Instant, Problem),
+    /// A denial came so soon after the last one that it was not believed; it is asked again then.
+    Doubted(Instant),
     /// This version was seen and gives no Secret: only another one, or another spec, can change that.
     Seen(u64, Problem),
     /// This version is a tombstone.
@@ -198,22 +200,42 @@ pub enum Fact {
 
 /// Memos by binding uid.
 #[derive(Default)]
-pub struct Memos(Mutex<HashMap<String, Memo>>);
+pub struct Memos {
+    memos: Mutex<HashMap<String, Memo>>,
+    /// When a denial last turned a binding.
+    turned: Mutex<HashMap<String, Instant>>,
+}
 
 impl Memos {
     /// The memo, if it is of this spec and acceptance.
     pub fn of(&self, request: &Request) -> Option<Memo> {
         let current = |m: &&Memo| m.generation == request.generation && m.accepts == request.accepts;
-        lock(&self.0).get(&request.uid).filter(current).cloned()
+        lock(&self.memos).get(&request.uid).filter(current).cloned()
     }
 
     fn set(&self, uid: &str, memo: Memo) {
-        lock(&self.0).insert(uid.to_owned(), memo);
+        lock(&self.memos).insert(uid.to_owned(), memo);
     }
 
     /// Nothing to remember.
     pub fn forget(&self, uid: &str) {
-        lock(&self.0).remove(uid);
+        lock(&self.memos).remove(uid);
+    }
+
+    /// Whether a denial may turn this binding, because none has for this long. If so, it has now.
+    pub fn may_turn(&self, uid: &str, apart: Duration) -> bool {
+        let (mut turned, now) = (lock(&self.turned), Instant::now());
+        let free = turned.get(uid).is_none_or(|at| now.duration_since(*at) >= apart);
+        if free {
+            turned.insert(uid.to_owned(), now);
+        }
+        free
+    }
+
+    /// The binding is gone.
+    pub fn end(&self, uid: &str) {
+        self.forget(uid);
+        lock(&self.turned).remove(uid);
     }
 }
 
@@ -361,6 +383,16 @@ mod tests {
         );
         lists.told("n", List::Workloads(Kind::StatefulSet));
         assert!(lists.complete("n") && lists.all() && !lists.complete("m"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_denial_turns_a_binding_once_in_a_while() {
+        let (memos, minute) = (Memos::default(), Duration::from_secs(60));
+        assert!(memos.may_turn("u", minute) && !memos.may_turn("u", minute) && memos.may_turn("other", minute));
+        tokio::time::advance(minute).await;
+        assert!(memos.may_turn("u", minute));
+        memos.end("u");
+        assert!(memos.may_turn("u", minute));
     }
 
     #[test]

@@ -85,7 +85,9 @@ async fn judge(binding: &EnnoteSecretBinding, request: &Request, arrival: Arriva
         }
         Ok(Said::Payload(payload)) => match admit(&payload.source, asked, request, &status, accepted.as_ref()) {
             Ok(Verdict::Take(mark)) => {
-                let delivery = Delivery { mark, accepted: accepted.map(|a| a.text), wanted_at_ms };
+                let accepted =
+                    accepted.filter(|accepted| accepted.frees(&payload.source)).map(|accepted| accepted.text);
+                let delivery = Delivery { mark, accepted, wanted_at_ms };
                 write(binding, request, *payload, delivery, &status, context).await
             }
             Ok(Verdict::Duplicate) => Taken::Duplicate(asked.known),

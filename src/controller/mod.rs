@@ -4,6 +4,7 @@
 //! are listed in `triggers`. May import: everything but `agent`.
 
 pub mod binding;
+mod binding_status;
 pub mod context;
 pub mod delivery;
 pub mod ledgers;

@@ -116,7 +116,8 @@ impl Keyless {
     pub fn of(sealed: wire::Sealed) -> Self {
         let of_box = hash_parts(&[&sealed.enc, &sealed.ciphertext]);
         let header = if sealed.header.len() <= MAX_HEADER { sealed.header } else { vec![] };
-        Self { sealed: wire::Sealed { header, enc: vec![], ciphertext: vec![], ..sealed }, of_box }
+        let (key_id, signature) = (exactly::<32>(sealed.key_id), exactly::<64>(sealed.signature));
+        Self { sealed: wire::Sealed { header, enc: vec![], ciphertext: vec![], key_id, signature }, of_box }
     }
 
     /// Why it is refused: what [`open`] would say before it needs the key, and else that.
@@ -158,18 +159,35 @@ pub fn gone(signed: &wire::Signed, expected: &Expected, listed: &VerifyingKeys) 
     Ok(facts(&header))
 }
 
-/// Whether an answer is the core's own to this want of this stream, as far as its signature goes. A denial has none.
-pub fn is_authentic(answer: &wire::have::Answer, want_id: u64, stream_nonce: &[u8], listed: &VerifyingKeys) -> bool {
+/// The version of an answer that is the core's own to this want of this stream, as far as its signature goes. A denial has
+/// none.
+pub fn authentic(
+    answer: &wire::have::Answer,
+    want_id: u64,
+    stream_nonce: &[u8],
+    listed: &VerifyingKeys,
+) -> Option<u64> {
     let header = match answer {
-        wire::have::Answer::Denied(_) => return true,
-        wire::have::Answer::Gone(signed) => listed.body(Label::Gone, signed).ok(),
+        wire::have::Answer::Denied(_) => return None,
+        wire::have::Answer::Gone(signed) => listed.body(Label::Gone, signed).ok()?,
         wire::have::Answer::Sealed(sealed) => {
-            let verified = verify(sealed, hash_parts(&[&sealed.enc, &sealed.ciphertext]), listed);
-            verified.is_ok().then_some(sealed.header.as_slice())
+            verify(sealed, hash_parts(&[&sealed.enc, &sealed.ciphertext]), listed).ok()?;
+            &sealed.header
         }
     };
-    let header = header.and_then(|bytes| wire::Header::decode(bytes).ok());
-    header.is_some_and(|header| header.want_id == want_id && header.stream_nonce == stream_nonce)
+    let header = wire::Header::decode(header).ok()?;
+    (header.want_id == want_id && header.stream_nonce == stream_nonce).then_some(header.version)
+}
+
+/// A tombstone as small as its refusal needs it, when it is larger than any can be.
+pub fn bounded(signed: wire::Signed) -> wire::Signed {
+    let body = if signed.body.len() <= MAX_HEADER { signed.body } else { vec![] };
+    wire::Signed { body, key_id: exactly::<32>(signed.key_id), signature: exactly::<64>(signed.signature) }
+}
+
+/// Bytes of a length that they must have, else none: what is kept of a stranger's message is bounded.
+fn exactly<const N: usize>(bytes: Vec<u8>) -> Vec<u8> {
+    if bytes.len() == N { bytes } else { vec![] }
 }
 
 /// The index of the session key that a delivery says it spends. Unverified: used only to find and burn the key.

@@ -20,26 +20,46 @@ pub struct Accepted {
     from: i64,
 }
 
+impl Accepted {
+    /// Whether it is for this arrival.
+    pub fn frees(&self, arrival: &SourceStatus) -> bool {
+        self.organization == arrival.organization && self.from <= arrival.version
+    }
+
+    /// Whether the mark is against it: else there is nothing to accept.
+    fn is_needed(&self, mark: &SourceStatus) -> bool {
+        mark.organization != self.organization || self.from < mark.version
+    }
+}
+
 /// The acceptance of a binding, if it has one that has not worked yet and that the mark stands against.
 ///
 /// # Errors
 /// The sentence to show when the annotation holds something else.
 pub fn accepted(binding: &EnnoteSecretBinding) -> Result<Option<Accepted>, String> {
+    let mark = binding.status.as_ref().and_then(|status| status.source.as_ref());
+    Ok(annotated(binding)?.filter(|accepted| mark.is_some_and(|mark| accepted.is_needed(mark))))
+}
+
+/// An acceptance that nothing stands against now is done with, so that it does not count for what comes later.
+pub fn moot(binding: &EnnoteSecretBinding) -> Option<String> {
+    let mark = binding.status.as_ref()?.source.as_ref()?;
+    let accepted = annotated(binding).ok()??;
+    (!accepted.is_needed(mark)).then_some(accepted.text)
+}
+
+fn annotated(binding: &EnnoteSecretBinding) -> Result<Option<Accepted>, String> {
     let Some(text) = binding.metadata.annotations.as_ref().and_then(|a| a.get(ACCEPT)) else { return Ok(None) };
-    let status = binding.status.clone().unwrap_or_default();
-    if status.last_handled.is_some_and(|handled| handled.accept.as_ref() == Some(text)) {
+    let handled = binding.status.as_ref().and_then(|status| status.last_handled.as_ref()?.accept.as_ref());
+    if handled == Some(text) {
         return Ok(None);
     }
-    let stands_against = |accepted: &Accepted| {
-        let mark = status.source.as_ref();
-        mark.is_some_and(|mark| mark.organization != accepted.organization || accepted.from < mark.version)
-    };
     let parsed = text.trim().rsplit_once('/').and_then(|(organization, version)| {
         let from = version.parse().ok().filter(|v| *v > 0)?;
         (!organization.is_empty()).then(|| Accepted { text: text.clone(), organization: organization.to_owned(), from })
     });
     let wrong = || format!("{ACCEPT} holds {text:?}; it takes ORGANIZATION/VERSION, for example org_1/7");
-    parsed.map(|accepted| Some(accepted).filter(stands_against)).ok_or_else(wrong)
+    parsed.map(Some).ok_or_else(wrong)
 }
 
 /// What was asked for when an arrival came.
@@ -76,7 +96,7 @@ pub fn admit(
         "kubectl annotate --overwrite ennotesecretbinding {} -n {} {ACCEPT}={}/{}",
         request.binding, request.namespace, arrival.organization, arrival.version
     );
-    let free = accepted.is_some_and(|a| a.organization == arrival.organization && a.from <= arrival.version);
+    let free = accepted.is_some_and(|accepted| accepted.frees(arrival));
     let mark = status.source.as_ref().filter(|_| !free);
     if let Some(mark) = mark.filter(|mark| mark.organization != arrival.organization) {
         return Err(Problem::new(
@@ -205,6 +225,11 @@ mod tests {
         assert!(accepted(&binding("o/5", Some("o/4"))).unwrap().is_some());
         assert_eq!(accepted(&binding("o/5", Some("o/5"))), Ok(None));
         assert_eq!(accepted(&binding("o/7", None)), Ok(None), "nothing stands against it");
+        assert_eq!(moot(&binding("o/8", None)).as_deref(), Some("o/8"), "nor may it count once the mark is past it");
+        assert_eq!((moot(&binding("o/5", None)), moot(&binding("p/9", None))), (None, None));
+        assert_eq!(moot(&binding("o/8", Some("o/8"))), None);
+        let early = accepted(&binding("new/1", None)).unwrap().unwrap();
+        assert!(!early.frees(&source(8)), "waits for its own organization");
         for nonsense in ["", "o", "o/", "/5", "o/0", "o/-1", "o/x"] {
             assert!(accepted(&binding(nonsense, None)).unwrap_err().contains("ORGANIZATION/VERSION"), "{nonsense}");
         }

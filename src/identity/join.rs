@@ -173,6 +173,7 @@ impl Proved {
         if joined.t != self.t || joined.agent_id.is_empty() || joined.lives_s == 0 {
             return Err(JoinError::Mismatch);
         }
+        trust.is_newest(&self.keyset)?;
         trust.hear(&self.keyset, joined.server_time_ms)?;
         let identity = Identity {
             agent_id: joined.agent_id,

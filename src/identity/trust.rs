@@ -1,6 +1,7 @@
 //! Whom the agent trusts: pinned roots, and the newest keyset that one of them signed.
 
 use crate::crypto::signed::{Label, VerifyingKeys, hash};
+use crate::domain::moment::Moment;
 use crate::wire;
 use prost::Message;
 
@@ -65,6 +66,8 @@ pub struct Keyset {
     pub seal: Vec<SealKey>,
     /// Unix milliseconds.
     pub expires_at_ms: i64,
+    /// Only grows.
+    pub version: u64,
 }
 
 /// Pinned roots, and what never goes back: the keyset's version and the time. Roots are fixed for the life of the process.
@@ -72,6 +75,9 @@ pub struct Trust {
     roots: Vec<[u8; 32]>,
     newest: u64,
     floor_ms: i64,
+    /// The last signed time that was taken, and when.
+    heard: Option<(i64, Moment)>,
+    now: Moment,
 }
 
 impl Trust {
@@ -87,7 +93,7 @@ impl Trust {
             (given, Some(root)) if !given.contains(&root) => return Err(TrustError::RootChanged),
             (given, _) => given.to_vec(),
         };
-        Ok(Self { roots, newest: 0, floor_ms: 0 })
+        Ok(Self { roots, newest: 0, floor_ms: 0, heard: None, now: Moment::default() })
     }
 
     /// No keyset below this version is taken (`trust.minKeyset`): after a key was compromised, for one, an agent that has just
@@ -101,13 +107,22 @@ impl Trust {
         self.floor_ms = self.floor_ms.max(passed_ms);
     }
 
+    /// It is now this moment of the machine's monotonic time: signed time has gone on with it since it was heard last, so that
+    /// what was recorded a while ago is late.
+    pub fn pass(&mut self, now: Moment) {
+        self.now = self.now.max(now);
+    }
+
     /// Takes a time that a key of `keyset` has signed: not far below the floor, and within the keyset's life at the later of
     /// both. Only a time that is taken raises the floor. The wall clock has no say in this.
     ///
     /// # Errors
     /// `ClockDisagrees`, `Expired`.
     pub fn hear(&mut self, keyset: &Keyset, server_ms: i64) -> Result<(), TrustError> {
-        let floor_ms = self.floor_ms;
+        let since = |(at, heard): (i64, Moment)| {
+            at.saturating_add(i64::try_from(self.now.since(heard).as_millis()).unwrap_or(i64::MAX))
+        };
+        let floor_ms = self.heard.map(since).unwrap_or(self.floor_ms).max(self.floor_ms);
         if server_ms < floor_ms.saturating_sub(MAX_BEHIND_MS) {
             return Err(TrustError::ClockDisagrees { server_ms, floor_ms });
         }
@@ -115,8 +130,17 @@ impl Trust {
         if now >= keyset.expires_at_ms {
             return Err(TrustError::Expired);
         }
-        self.floor_ms = now;
+        self.floor_ms = self.floor_ms.max(server_ms);
+        self.heard = Some((server_ms, self.now));
         Ok(())
+    }
+
+    /// Whether no newer keyset has been seen: what an older one lists may be revoked.
+    ///
+    /// # Errors
+    /// `OldKeyset`.
+    pub fn is_newest(&self, keyset: &Keyset) -> Result<(), TrustError> {
+        if keyset.version < self.newest { Err(TrustError::OldKeyset) } else { Ok(()) }
     }
 
     /// Whether a root is one of the pins.
@@ -149,6 +173,7 @@ impl Trust {
             payload: VerifyingKeys::default(),
             seal: Vec::new(),
             expires_at_ms: keyset.expires_at_ms,
+            version: keyset.version,
         };
         for key in keyset.keys {
             match wire::KeyUse::try_from(key.r#use) {
@@ -226,7 +251,10 @@ pub(crate) mod tests {
         );
         assert_eq!(refused(&public(), &keyset(&root(), |_| ())), None);
         assert_eq!(refused(&public(), &keyset(&root(), |k| k.version = 2)), Some(TrustError::OldKeyset));
+        let taken = trust.accept(&public(), &keyset(&root(), |_| ())).unwrap();
+        assert_eq!(trust.is_newest(&taken), Ok(()));
         trust.require_keyset(4);
+        assert_eq!(trust.is_newest(&taken), Err(TrustError::OldKeyset), "its join came back late");
         let below = trust.accept(&public(), &keyset(&root(), |_| ())).err();
         assert_eq!(below, Some(TrustError::OldKeyset), "trust.minKeyset");
     }
@@ -247,5 +275,14 @@ pub(crate) mod tests {
         let disagrees = TrustError::ClockDisagrees { server_ms: 699_999, floor_ms: 1_000_000 };
         assert_eq!(heard(1_000_000, 699_999), (Err(disagrees), 1_000_000));
         assert!(heard(1_000_000, i64::MIN).0.is_err());
+        let mut trust = Trust::pin(&[], Some(&token())).unwrap();
+        let keyset = trust.accept(&public(), &keyset(&root(), |_| ())).unwrap();
+        let mut at = |second, server| {
+            trust.pass(Moment::new(std::time::Duration::from_secs(second)));
+            trust.hear(&keyset, server).is_ok()
+        };
+        assert!(at(10, 100_000) && at(310, 100_000), "signed 5 minutes ago");
+        assert!(at(310, 400_000) && !at(611, 400_000), "a recording grows late as time goes on");
+        assert!(at(611, 1_500_000), "what the cloud says now counts from then on");
     }
 }

@@ -1,0 +1,95 @@
+//! The binding controller's part of the status, written when it moved, and Events on its transitions.
+
+use crate::clock;
+use crate::cluster::error::{Chain, ClusterError};
+use crate::cluster::status::{BINDING_MANAGER, Notice};
+use crate::controller::context::Context;
+use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus};
+use crate::domain::conditions::{self, find};
+use crate::domain::high_water;
+use crate::domain::outcome::Outcome;
+use crate::domain::reason::Phase;
+use crate::domain::request::Request;
+use kube::Resource;
+
+/// Writes status if it moved; Events on transitions only.
+pub(super) async fn write(
+    binding: &EnnoteSecretBinding,
+    outcome: &Outcome,
+    context: &Context,
+) -> Result<(), ClusterError> {
+    let old = binding.status.clone().unwrap_or_default();
+    let freshness = context.link.borrow().freshness(clock::now());
+    let generation = binding.metadata.generation.unwrap_or_default();
+    let mut next = conditions::next(&old, outcome, freshness, generation, context.now());
+    if let Some(text) = high_water::moot(binding) {
+        next.last_handled.get_or_insert_default().accept = Some(text);
+    }
+    if next == conditions::own(&old) {
+        return Ok(());
+    }
+    let answer = match context.status.write(binding, BINDING_MANAGER, &next).await {
+        Ok(answer) => answer,
+        // Gone: there is nobody to tell.
+        Err(error) if error.code() == Some(404) => return Ok(()),
+        Err(error) => {
+            tracing::warn!(namespace = binding.metadata.namespace, binding = binding.metadata.name, error = %Chain(&error), "status could not be written; trying again");
+            return Err(error);
+        }
+    };
+    context.latest.answered(answer);
+    if next.content != old.content
+        && let Ok(request) = Request::parse(binding, &context.secret_prefix)
+    {
+        context.wake_workloads_of(&request.namespace, &request.binding, request.target.as_str());
+    }
+    announce(binding, &old, &next, outcome, context).await;
+    Ok(())
+}
+
+async fn announce(
+    binding: &EnnoteSecretBinding,
+    old: &EnnoteSecretBindingStatus,
+    next: &EnnoteSecretBindingStatus,
+    outcome: &Outcome,
+    context: &Context,
+) {
+    let Some(ready) = find(next, "Ready") else { return };
+    let moved = find(old, "Ready").is_none_or(|was| was.reason != ready.reason);
+    let (namespace, name) = (&binding.metadata.namespace, &binding.metadata.name);
+    let phase = match outcome {
+        Outcome::Problem(problem) => problem.reason.phase(),
+        Outcome::Synced(held) => {
+            if held.written_at.is_some() {
+                let (version, latency) = (held.source.version, held.latency_millis);
+                tracing::info!(
+                    namespace,
+                    binding = name,
+                    version,
+                    latency_ms = latency,
+                    secret = held.target.name,
+                    "synced"
+                );
+            }
+            Phase::Synced
+        }
+        Outcome::Restored => Phase::Synced,
+        Outcome::Unchanged => return,
+    };
+    if !moved || phase == Phase::Waiting {
+        return;
+    }
+    let warning = phase != Phase::Synced;
+    if warning {
+        tracing::warn!(namespace, binding = name, reason = ready.reason, mend = ready.message, "not in sync");
+    }
+    let notice = Notice {
+        about: binding.object_ref(&()),
+        related: None,
+        warning,
+        reason: &ready.reason,
+        action: "Sync",
+        note: &ready.message,
+    };
+    context.status.event(notice).await;
+}
