@@ -435,9 +435,13 @@ mod tests {
     }
 
     fn deliver(inbox: &Inbox, stream: u64, have: wire::Have) -> Option<(String, String)> {
-        // In these tests nothing is signed; what counts is settled before.
+        arrive(inbox, stream, have, true)
+    }
+
+    /// Nothing is signed in these tests; what counts is settled before.
+    fn arrive(inbox: &Inbox, stream: u64, have: wire::Have, counts: bool) -> Option<(String, String)> {
         let via = Via { stream, nonce: &[], suite: Suite::B };
-        inbox.arrived(&via, have, true, None, &identity(), &Arc::default())
+        inbox.arrived(&via, have, counts, None, &identity(), &Arc::default())
     }
 
     fn asked(inbox: &Inbox, stream: u64) -> (Vec<(u64, u64)>, Vec<u64>) {
@@ -545,9 +549,12 @@ mod tests {
         inbox.want(&wanted("u", "s"), 0, false);
         asked(&inbox, 1);
         assert!(inbox.was_ever_wanted(1) && !inbox.was_ever_wanted(0) && !inbox.was_ever_wanted(2));
-        assert!(deliver(&inbox, 1, sealed(1)).is_some(), "something came in place of the answer");
-        assert_eq!(deliver(&inbox, 1, sealed(1)), None, "what waits is not replaced");
+        let forged = |have| arrive(&inbox, 1, have, false);
+        assert!(forged(sealed(1)).is_some(), "something came in place of the answer");
+        assert_eq!(forged(sealed(1)), None, "what waits is not replaced");
+        assert_eq!(forged(denied(1)), None, "nor by a denial");
         assert_eq!(inbox.take("u").unwrap().open().err(), Some(Refusal(Reason::UnknownKey)));
+        assert!(deliver(&inbox, 1, sealed(1)).is_some(), "the core's own answer is taken all the same");
         inbox.unwant("u");
         assert!(inbox.was_ever_wanted(1), "its answer may be on its way");
     }
