@@ -7,7 +7,7 @@ use crate::noise::Noise;
 use crate::vectors::{array, bytes, file, key, number, text};
 use crate::{Outcome, Target, Verdict, only_if};
 use ennote_agent::cloud::inbox::{Inbox, Via, Wanted, Word};
-use ennote_agent::crypto::envelope::claimed_key;
+use ennote_agent::crypto::envelope::{authentic, claimed_key};
 use ennote_agent::crypto::session_keys::SessionKey;
 use ennote_agent::crypto::signed::{Label, hash, hash_parts, join_hashes, sign, sign_parts};
 use ennote_agent::crypto::suite::Suite;
@@ -264,7 +264,12 @@ impl Delivered {
         let key = key.map(|index| SessionKey::from_seed(self.suite, index, &array(&of["private_key"])).unwrap().0);
         let nonce = self.nonce();
         let via = Via { stream: 1, nonce: &nonce, suite: self.suite };
-        inbox.arrived(&via, have, key, &self.identity, &Arc::new(self.keys.payload.clone()))?;
+        // As on a stream where it came first: a denial counts, and whatever else the core has signed.
+        let signed = have.answer.as_ref().is_some_and(|answer| match answer {
+            Answer::Denied(_) => true,
+            other => authentic(other, have.id, &nonce, &self.keys.payload).is_some(),
+        });
+        inbox.arrived(&via, have, signed, key, &self.identity, &Arc::new(self.keys.payload.clone()))?;
         inbox.take(&self.wanted.binding_uid)?.open().ok()
     }
 
