@@ -1,10 +1,14 @@
 //! Versions never go back and organizations never change by themselves; a person's yes works once. Pins hold.
 
 use anyhow::{Context, Result, ensure};
+use ennote_devcloud::wire::{self, cloud_frame};
 use ennote_harness::devcloud::{self, DevCloud};
+use ennote_harness::evil::Frame;
 use ennote_harness::world::{Options, World};
+use ennote_scenarios::hostile::behind_proxy;
 use ennote_scenarios::identity::{bind, until_epoch};
 use ennote_scenarios::{binding_with, message, raw, secret_path, until_condition, until_message, until_version};
+use prost::Message;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -25,6 +29,14 @@ async fn obey(world: &World, binding: &Value) -> Result<String> {
     let args: Vec<&str> = std::iter::once("annotate").chain(line.split_whitespace()).collect();
     world.plane.kubectl(&args).await?.ok()?;
     Ok(line.to_owned())
+}
+
+/// The version of a delivery to this binding.
+fn delivered_to(frame: &Frame, binding: &str) -> Option<u64> {
+    let Frame::Cloud(cloud_frame::Frame::Have(have)) = frame else { return None };
+    let Some(wire::have::Answer::Sealed(sealed)) = &have.answer else { return None };
+    let header = wire::Header::decode(sealed.header.as_slice()).ok()?;
+    (header.binding == binding).then_some(header.version)
 }
 
 /// A data folder, file by file.
@@ -116,7 +128,7 @@ async fn another_organization_is_followed_after_a_persons_yes() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pin_holds_exactly_its_version_until_it_is_taken_away() -> Result<()> {
-    let world = World::start("pin", Options::default()).await?;
+    let (world, proxy) = behind_proxy("pin", Options::default()).await?;
     for value in ["one", "two", "three"] {
         put(&world, value).await?;
     }
@@ -142,6 +154,9 @@ async fn a_pin_holds_exactly_its_version_until_it_is_taken_away() -> Result<()> 
     world.apply(&binding_with("newest", "source: {secret: db}")).await?;
     until_version(&world, "newest", 4).await?;
     shows(2, "two").await?;
+    // A version below the mark is acknowledged as what it is, so it comes once.
+    let delivered = proxy.find(|record| delivered_to(record.frame()?, "db"))?;
+    ensure!(delivered == [3, 2], "delivered were {delivered:?}");
     let table = world.kubectl(&["get", "ennotesecretbindings", "db"]).await?;
     let column = |row: &str| row.split_whitespace().nth(3).map(str::to_owned);
     let rows: Vec<Option<String>> = table.lines().map(column).collect();
