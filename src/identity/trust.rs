@@ -167,7 +167,6 @@ impl Trust {
         if !(1..=MAX_KEYSET_LIFE_MS).contains(&life) {
             return Err(TrustError::Expired);
         }
-        self.newest = keyset.version;
         let mut out = Keyset {
             join: VerifyingKeys::default(),
             payload: VerifyingKeys::default(),
@@ -176,15 +175,24 @@ impl Trust {
             version: keyset.version,
         };
         for key in keyset.keys {
+            let signs = matches!(key.r#use(), wire::KeyUse::Join | wire::KeyUse::Payload);
+            if signs && key.public_key.len() != 32 {
+                return Err(TrustError::BadKeyset);
+            }
             match wire::KeyUse::try_from(key.r#use) {
                 Ok(wire::KeyUse::Join) => out.join.add(&key.public_key),
                 Ok(wire::KeyUse::Payload) => out.payload.add(&key.public_key),
+                Ok(wire::KeyUse::Seal) if key.suite == wire::Suite::Unspecified as i32 => {
+                    return Err(TrustError::BadKeyset);
+                }
                 Ok(wire::KeyUse::Seal) => {
                     out.seal.push(SealKey { id: hash(&key.public_key), suite: key.suite(), public_key: key.public_key })
                 }
                 Ok(wire::KeyUse::Unspecified) | Err(_) => return Err(TrustError::BadKeyset),
             }
         }
+        // Only a list that is taken as a whole makes older ones old.
+        self.newest = keyset.version;
         Ok(out)
     }
 }
@@ -249,7 +257,17 @@ pub(crate) mod tests {
             refused(&public(), &keyset(&root(), |k| k.keys.push(wire::Key::default()))),
             Some(TrustError::BadKeyset)
         );
-        assert_eq!(refused(&public(), &keyset(&root(), |_| ())), None);
+        for (r#use, public_key) in
+            [(wire::KeyUse::Join, vec![1; 31]), (wire::KeyUse::Payload, vec![1; 33]), (wire::KeyUse::Seal, vec![1; 32])]
+        {
+            let key = wire::Key { r#use: r#use as i32, suite: 0, public_key };
+            let list = keyset(&root(), |k| {
+                k.version = 9;
+                k.keys.push(key);
+            });
+            assert_eq!(refused(&public(), &list), Some(TrustError::BadKeyset), "use {}", r#use as i32);
+        }
+        assert_eq!(refused(&public(), &keyset(&root(), |_| ())), None, "a list that was refused makes none old");
         assert_eq!(refused(&public(), &keyset(&root(), |k| k.version = 2)), Some(TrustError::OldKeyset));
         let taken = trust.accept(&public(), &keyset(&root(), |_| ())).unwrap();
         assert_eq!(trust.is_newest(&taken), Ok(()));
