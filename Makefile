@@ -14,7 +14,11 @@ ARGS   ?=
 # The rungs of the test ladder differ only in which test targets they pick.
 picked    = $(patsubst %.rs,%,$(notdir $(wildcard $(1))))
 SCENARIOS := --test=scenarios $(addprefix --test=,$(call picked,e2e/harness/tests/*.rs))
-OTHERS    := $(addprefix --test=,$(filter-out chart,$(call picked,tests/*.rs e2e/devcloud/tests/*.rs)))
+# Every other test program, as a file or as a folder with a main.rs: a new one runs without being named here.
+folders   = $(notdir $(patsubst %/main.rs,%,$(wildcard $(1))))
+beside    = $(filter-out $(call picked,e2e/harness/tests/*.rs),$(call picked,e2e/*/tests/*.rs))
+OTHERS    := $(addprefix --test=,$(sort $(filter-out chart scenarios,\
+	$(call picked,tests/*.rs) $(beside) $(call folders,e2e/*/tests/*/main.rs))))
 
 DENY_VERSION := 0.20.2
 CACHE        := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ennote-agent
