@@ -236,7 +236,7 @@ async fn no_socket_listens_in_any_phase() -> Result<()> {
 
     world.agent.start().await?;
     let mut seen: Vec<(&str, Vec<Socket>)> = Vec::new();
-    let phases = [("waits for a token", "cannot join"), ("joined", "all wants are declared")];
+    let phases = [("waits for a token", "could not join"), ("joined", "all wants are declared")];
     for (phase, line) in phases {
         if phase == "joined" {
             world.new_token().await?;
