@@ -27,6 +27,8 @@ use tokio::time::Instant;
 const GRACE: Duration = Duration::from_secs(1);
 /// Every binding is looked at again after about this long.
 const REVISIT: Duration = Duration::from_secs(300);
+/// A denial turns a binding that is synced no more often than this: it is unsigned.
+const TURNS_APART: Duration = Duration::from_secs(30);
 /// A pass that has just asked about a denial again need not come back sooner.
 const MIN_DENY_PAUSE: Duration = Duration::from_secs(48);
 /// While the lists of a namespace are not complete.
@@ -166,11 +168,11 @@ fn settle(
         }
         Taken::Standing(problem) => {
             let again = deny_pause(failures, spread());
-            // Unsigned: what is synced turns by a denial once a minute at most, whatever the network makes up.
+            // Unsigned: what is synced turns by a denial once in a while, whatever the network makes up.
             let synced = binding.status.as_ref().and_then(|s| find(s, "Ready")).is_some_and(|c| c.status == "True");
-            if !context.memos.may_turn(&request.uid, again) && synced {
-                remember(Fact::Doubted(Instant::now() + again), failures);
-                return Pass::say_until(Outcome::Unchanged, again);
+            if !context.memos.may_turn(&request.uid, TURNS_APART) && synced {
+                remember(Fact::Doubted(Instant::now() + TURNS_APART), failures);
+                return Pass::say_until(Outcome::Unchanged, TURNS_APART);
             }
             remember(Fact::Standing(Instant::now() + again, problem.clone()), failures.saturating_add(1));
             // Asked for in any case from now on: once granted again, the cloud would have nothing above what the target holds
