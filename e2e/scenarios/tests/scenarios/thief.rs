@@ -103,7 +103,8 @@ impl Thief {
         // An empty ask is what an agent sends at once: the beat that answers it would be the proof of success.
         let ask = wire::Ask { stream_nonce: greet.stream_nonce, seq: 1, ..wire::Ask::default() };
         let ask = agent_frame::Frame::Ask(signed::sign(&self.key, Label::Ask, ask.encode_to_vec()));
-        frames.send(wire::AgentFrame { frame: Some(ask) }).await?;
+        // A call that was refused meanwhile takes nothing more; its status comes next.
+        let _refused_already = frames.send(wire::AgentFrame { frame: Some(ask) }).await;
         Ok(match incoming.message().await {
             Err(status) => Err(status),
             Ok(frame) => Ok(frame.and_then(|frame| frame.frame).context("the stream ended without a word")?),
