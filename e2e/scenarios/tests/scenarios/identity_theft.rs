@@ -4,7 +4,7 @@ use crate::thief::{Thief, detailed, refusal};
 use anyhow::{Context, Result, ensure};
 use ennote_devcloud::wire;
 use ennote_harness::world::{AGENT, Options, TOKEN_SECRET, World};
-use ennote_scenarios::identity::{bind, jwks, restart_container, sa_token, until_epoch};
+use ennote_scenarios::identity::{bind, jwks, reschedule, restart_container, sa_token, until_epoch};
 use ennote_scenarios::{condition, until_condition, until_message, until_version};
 
 const ISSUER: &str = "https://kubernetes.default.svc";
@@ -77,5 +77,37 @@ async fn a_copied_service_account_token_is_refused_with_an_alarm_while_its_pod_l
     until_version(&world, "db", 2).await?;
     ensure!(world.cloud.agent(AGENT).await? == before, "the victim was disturbed: {before}");
     ensure!(world.cloud.logged("stream opened") == streams, "the victim's stream was replaced");
+    world.stop().await
+}
+
+/// Anybody can read a cluster's public keys. To enrol them says nothing of who is in that cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_victims_public_keys_enrolled_by_somebody_else_get_them_nothing_and_lock_nobody_out() -> Result<()> {
+    let mut world = World::start("listed", Options { agent: false, ..Options::default() }).await?;
+    bind(&world, "db", "1").await?;
+    let keys = jwks(&world).await?;
+    let create = ["token", "create", "--agent", "mallory", "--namespace", &world.namespace, "--jwks", "-"];
+    let made = world.cloud.cli_stdin(&create, &keys).await?;
+    let invitation = made["token"].as_str().context("a token")?.to_owned();
+    let thief = Thief::new(&world)?;
+    // First of all, before the victim: it has the keys, and nothing that is signed by them.
+    ensure!(detailed(thief.join(&invitation).await?)? == "IDENTITY_UNKNOWN/NO_CREDENTIAL");
+
+    world.agent.start().await?;
+    until_version(&world, "db", 1).await?;
+    // Even the victim's own token is not enough: its ServiceAccount is the victim's in the whole cloud.
+    let copied = wire::Credential {
+        bootstrap_token: invitation,
+        sa_token: sa_token(&world)?,
+        issuer: ISSUER.to_owned(),
+        jwks: keys.into_bytes(),
+    };
+    ensure!(detailed(thief.join_with(copied).await?)? == "IDENTITY_UNKNOWN/ALREADY_ENROLLED");
+    ensure!(world.cloud.agent("mallory").await?.is_null(), "a refused join makes no agent");
+
+    reschedule(&mut world).await?;
+    until_epoch(&world, 2).await?;
+    world.cloud.put("db", &[("value", "2")]).await?;
+    until_version(&world, "db", 2).await?;
     world.stop().await
 }
