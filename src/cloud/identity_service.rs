@@ -154,10 +154,7 @@ impl IdentityService {
         begun: Begun,
         answer: &wire::BeginResponse,
     ) -> Result<(Proved, wire::FinishRequest), JoinError> {
-        let mut trust = self.trust();
-        let trust = trust.as_mut().ok_or(TrustError::NoRoot)?;
-        trust.pass(clock::now());
-        begun.join.prove(answer, trust, &self.key, &begun.credentials, &mut rng())
+        self.trusting(|trust| begun.join.prove(answer, trust, &self.key, &begun.credentials, &mut rng()))
     }
 
     /// Checks the cloud's last answer and publishes the session. A renewal keeps agent and epoch of the session it `renews`.
@@ -170,12 +167,7 @@ impl IdentityService {
         answer: &wire::FinishResponse,
         renews: Option<&Session>,
     ) -> Result<Arc<Session>, JoinError> {
-        let (identity, keyset) = {
-            let mut trust = self.trust();
-            let trust = trust.as_mut().ok_or(TrustError::NoRoot)?;
-            trust.pass(clock::now());
-            proved.finish(answer, trust)?
-        };
+        let (identity, keyset) = self.trusting(|trust| proved.finish(answer, trust))?;
         let another =
             |old: &Session| identity.agent_id != old.identity.agent_id || identity.epoch != old.identity.epoch;
         if renews.is_some_and(another) {
@@ -195,10 +187,7 @@ impl IdentityService {
     /// # Errors
     /// `ClockDisagrees`, `Expired`.
     pub fn hear(&self, session: &Session, server_time_ms: i64) -> Result<(), TrustError> {
-        let mut trust = self.trust();
-        let trust = trust.as_mut().ok_or(TrustError::NoRoot)?;
-        trust.pass(clock::now());
-        trust.hear(&session.keyset, server_time_ms)
+        self.trusting(|trust| trust.hear(&session.keyset, server_time_ms))
     }
 
     /// Whether no stream of this process was greeted with this nonce before. A Greet is unsigned: with a nonce from a recording,
@@ -219,6 +208,14 @@ impl IdentityService {
 
     fn shown(&self) -> MutexGuard<'_, [u8; 32]> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Judges something by what is pinned, as of now.
+    fn trusting<T, E: From<TrustError>>(&self, judge: impl FnOnce(&mut Trust) -> Result<T, E>) -> Result<T, E> {
+        let mut trust = self.trust();
+        let trust = trust.as_mut().ok_or(TrustError::NoRoot)?;
+        trust.pass(clock::now());
+        judge(trust)
     }
 
     fn trust(&self) -> MutexGuard<'_, Option<Trust>> {

@@ -272,9 +272,9 @@ impl Stream {
             return Err(End::Protocol("a delivery that was never asked for"));
         };
         let version = authentic(answer, id, &self.nonce, &self.listed);
-        let key = match &have.answer {
+        let key = match answer {
             // The key that it names is burnt, whatever comes of it.
-            Some(wire::have::Answer::Sealed(sealed)) => claimed_key(sealed).and_then(|index| self.keys.take(index)),
+            wire::have::Answer::Sealed(sealed) => claimed_key(sealed).and_then(|index| self.keys.take(index)),
             _ if have.encoded_len() > MAX_OTHER => return Err(End::Protocol("a frame larger than its kind may be")),
             _ => None,
         };

@@ -169,8 +169,7 @@ fn settle(
         Taken::Standing(problem) => {
             let again = deny_pause(failures, spread());
             // Unsigned: what is synced turns by a denial once in a while, whatever the network makes up.
-            let synced = binding.status.as_ref().and_then(|s| find(s, "Ready")).is_some_and(|c| c.status == "True");
-            if !context.memos.may_turn(&request.uid, TURNS_APART) && synced {
+            if !context.memos.may_turn(&request.uid, TURNS_APART) && is_ready(binding) {
                 remember(Fact::Doubted(Instant::now() + TURNS_APART), failures);
                 return Pass::say_until(Outcome::Unchanged, TURNS_APART);
             }
@@ -191,8 +190,11 @@ fn settle(
 
 /// A delivery that has to wait does not make what is synced less so; anything else does.
 fn trouble(binding: &EnnoteSecretBinding, problem: Problem) -> Outcome {
-    let synced = binding.status.as_ref().and_then(|s| find(s, "Ready")).is_some_and(|c| c.status == "True");
-    if synced && problem.reason.phase() == Phase::Waiting { Outcome::Unchanged } else { problem.into() }
+    if is_ready(binding) && problem.reason.phase() == Phase::Waiting { Outcome::Unchanged } else { problem.into() }
+}
+
+fn is_ready(binding: &EnnoteSecretBinding) -> bool {
+    binding.status.as_ref().and_then(|status| find(status, "Ready")).is_some_and(|ready| ready.status == "True")
 }
 
 /// 1 s to 5 min, by deliveries in a row that were not taken.

@@ -313,7 +313,7 @@ fn denial(denial: &Denial, request: &Request, status: &EnnoteSecretBindingStatus
             format!(
                 "namespace {} has no grant for {secret:?}; who administers Ennote grants it: agent grant {}",
                 request.namespace,
-                grant.chars().filter(|c| !c.is_control()).take(300).collect::<String>()
+                grant.chars().filter(|c| !c.is_control()).collect::<String>()
             ),
         ),
     }
