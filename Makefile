@@ -84,7 +84,7 @@ build: needs ## Build the workspace (development profile)
 	$(CARGO) build --workspace --locked
 
 .PHONY: tools
-tools: needs ## Build etcd, the Kubernetes control plane, KWOK, kubectl and helm (once, about 6 minutes; kept in ~/.cache)
+tools: needs ## Build etcd, the Kubernetes control plane, KWOK, kubectl, helm and promtool (once, about 8 minutes; kept in ~/.cache)
 	@$(CARGO) build --workspace --locked --bin ennote-tools
 	@$(TARGET)/debug/ennote-tools > /dev/null
 

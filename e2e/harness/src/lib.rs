@@ -23,6 +23,7 @@ pub mod world;
 mod cluster;
 mod components;
 mod credentials;
+mod go_module;
 mod kubelet;
 mod pod_env;
 mod progress;

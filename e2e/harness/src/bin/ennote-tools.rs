@@ -1,4 +1,4 @@
-//! `ennote-tools [PROGRAM]`: builds the programs of the control plane where they are missing, and prints where they are.
+//! `ennote-tools [PROGRAM]`: builds the programs that scenarios run against where they are missing, and prints where they are.
 
 use anyhow::Result;
 use ennote_harness::settings::Settings;
@@ -6,10 +6,15 @@ use ennote_harness::tools;
 use std::io::Write;
 
 fn main() -> Result<()> {
-    let tools = tools::build(&Settings::from_env()?)?;
-    let path = match std::env::args().nth(1) {
-        Some(program) => tools.path(&program)?,
-        None => tools.folder().to_owned(),
+    let settings = Settings::from_env()?;
+    let path = match std::env::args().nth(1).as_deref() {
+        Some("promtool") => tools::promtool(&settings)?,
+        Some(program) => tools::build(&settings)?.path(program)?,
+        None => {
+            let folder = tools::build(&settings)?.folder().to_owned();
+            tools::promtool(&settings)?;
+            folder
+        }
     };
     // A reader that has gone away has what it wanted.
     let _ = writeln!(std::io::stdout(), "{}", path.display());
