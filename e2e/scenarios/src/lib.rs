@@ -8,6 +8,7 @@ use std::time::Duration;
 
 pub mod hostile;
 pub mod identity;
+pub mod monitoring;
 pub mod rights;
 pub mod witness;
 

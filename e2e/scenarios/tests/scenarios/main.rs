@@ -22,6 +22,7 @@ mod interop;
 mod isolation;
 mod issuer;
 mod manifests;
+mod monitoring;
 mod resilience;
 mod rollouts;
 mod settings;
