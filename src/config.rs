@@ -32,6 +32,12 @@ pub enum Command {
     Run(Box<RunSettings>),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
+    /// Print the Secret that a binding and a payload give, offline, by the code that the agent writes it with.
+    ///
+    /// Values are hidden unless --show-values is given, and a hidden one cannot be applied. Exit code 0: printed; 1: a binding or the
+    /// payload does not fit, with the sentence that the condition Ready would have on standard error, and nothing printed; 2: wrong
+    /// usage, or a file that cannot be read. The rules of the schema are the API server's: `kubectl apply --dry-run=server -f FILE`.
+    Render(RenderSettings),
     /// Exit 0 if the running agent makes progress (for exec probes; opens no port).
     Healthcheck(HealthcheckSettings),
 }
@@ -45,6 +51,36 @@ pub struct HealthcheckSettings {
     /// Ask for readiness (watches listed, stream open once) instead of liveness.
     #[arg(long)]
     pub ready: bool,
+}
+
+/// Settings of `render`.
+#[derive(Args, Debug)]
+pub struct RenderSettings {
+    /// YAML or JSON with bindings, `-` for standard input. Every EnnoteSecretBinding in it is rendered, other kinds are passed over.
+    #[arg(long, short, value_name = "FILE")]
+    pub file: PathBuf,
+    /// The payload as Ennote holds it, `{"keysValues": {"user": "app"}}`; `-` for standard input. Never given as an argument: every
+    /// user of a machine can list those.
+    #[arg(long, value_name = "FILE")]
+    pub payload: PathBuf,
+    /// The agent's setting: put before the name of a Secret whose binding gives no target name.
+    #[arg(long, default_value = "")]
+    pub secret_prefix: String,
+    /// Print the values, base64 as in any Secret.
+    #[arg(long)]
+    pub show_values: bool,
+    /// Form of what is printed.
+    #[arg(long, short, value_enum, default_value = "yaml")]
+    pub output: OutputFormat,
+}
+
+/// How objects are printed.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// Documents with comments that say what is left out.
+    Yaml,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Settings of `run`.

@@ -5,6 +5,7 @@
 //! ```text
 //! main -> agent -> controller -> cluster --+
 //!           |            `-----> cloud  ---+--> rollout, crypto, identity -> domain -> crd
+//!           |-> render -> domain
 //!           `-> config, telemetry, health, hardening, clock, entropy
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod entropy;
 pub mod hardening;
 pub mod health;
 pub mod identity;
+pub mod render;
 pub mod rollout;
 pub mod telemetry;
 pub mod wire;

@@ -34,6 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "rollout",
         ],
     ),
+    ("render", &["config", "crd", "domain"]),
     ("config", &[]),
     ("telemetry", &["config"]),
     ("clock", &["domain"]),
@@ -46,7 +47,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Modules without client, socket, clock, environment, randomness of their own, or tasks.
-const PURE: &[&str] = &["crd", "domain", "rollout", "crypto", "identity"];
+const PURE: &[&str] = &["crd", "domain", "rollout", "crypto", "identity", "render"];
 
 /// Paths that only these places may name. A place is a module or a file under src/.
 const ONLY_IN: &[(&str, &[&str], &str)] = &[

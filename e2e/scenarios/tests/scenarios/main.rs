@@ -23,6 +23,7 @@ mod isolation;
 mod issuer;
 mod manifests;
 mod monitoring;
+mod render;
 mod resilience;
 mod rollouts;
 mod settings;
