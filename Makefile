@@ -73,7 +73,7 @@ chart: $(if $(HELM),,tools) ## The chart, rendered by real helm over many values
 	HELM="$${HELM:-$$($(TARGET)/debug/ennote-tools helm)}" $(CARGO) test --workspace --locked --test=chart -- $(ARGS)
 
 .PHONY: e2e
-e2e: build tools ## Scenarios: each promise on a real control plane (ARGS=name for one)
+e2e: build tools promtool ## Scenarios: each promise on a real control plane (ARGS=name for one)
 	@test -n "$(SCENARIOS)" || { echo "there is no scenario in e2e/scenarios/tests" >&2; exit 1; }
 	$(CARGO) test --workspace --locked $(SCENARIOS) -- --test-threads=4 $(ARGS)
 
@@ -84,9 +84,13 @@ build: needs ## Build the workspace (development profile)
 	$(CARGO) build --workspace --locked
 
 .PHONY: tools
-tools: needs ## Build etcd, the Kubernetes control plane, KWOK, kubectl, helm and promtool (once, about 8 minutes; kept in ~/.cache)
+tools: needs ## Build etcd, the Kubernetes control plane, KWOK, kubectl and helm (once, about 6 minutes; kept in ~/.cache)
 	@$(CARGO) build --workspace --locked --bin ennote-tools
 	@$(TARGET)/debug/ennote-tools > /dev/null
+
+.PHONY: promtool
+promtool: tools ## Build promtool, which runs the alerts of the scenarios (once, about 2 minutes; kept in ~/.cache)
+	@$(TARGET)/debug/ennote-tools promtool > /dev/null
 
 .PHONY: generate
 generate: needs ## Write crds/ and the chart's copy from src/crd.rs

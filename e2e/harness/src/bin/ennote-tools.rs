@@ -1,4 +1,5 @@
-//! `ennote-tools [PROGRAM]`: builds the programs that scenarios run against where they are missing, and prints where they are.
+//! `ennote-tools [PROGRAM]`: builds the programs of the control plane where they are missing, and prints where they are;
+//! `ennote-tools promtool` does so with what only the scenarios of the alerts need.
 
 use anyhow::Result;
 use ennote_harness::settings::Settings;
@@ -10,11 +11,7 @@ fn main() -> Result<()> {
     let path = match std::env::args().nth(1).as_deref() {
         Some("promtool") => tools::promtool(&settings)?,
         Some(program) => tools::build(&settings)?.path(program)?,
-        None => {
-            let folder = tools::build(&settings)?.folder().to_owned();
-            tools::promtool(&settings)?;
-            folder
-        }
+        None => tools::build(&settings)?.folder().to_owned(),
     };
     // A reader that has gone away has what it wanted.
     let _ = writeln!(std::io::stdout(), "{}", path.display());
