@@ -9,11 +9,12 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+
+mod status;
+
+pub use status::*;
 
 /// What a user asks for: one secret of Ennote as one Kubernetes Secret.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -120,145 +121,6 @@ pub struct DataEntry {
     #[x_kube(validation = Rule::new("self.matches('^(/([^~/]|~[01])*)*$')")
         .message("pointer must be a JSON Pointer (RFC 6901): empty, or '/' before each name, for example /keysValues/url"))]
     pub pointer: String,
-}
-
-/// What happened, and when. Written by the agent only.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
-#[serde(rename_all = "camelCase")]
-pub struct EnnoteSecretBindingStatus {
-    /// The generation of the spec that this status speaks of; -1 until the agent has seen the binding.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-
-    /// Ready, Synced, Fresh, Reconciling and Stalled by the binding controller, RolledOut by the workload controller.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    pub conditions: Vec<Condition>,
-
-    /// The highest version seen of exactly this source. An older one is refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<SourceStatus>,
-
-    /// Keyed fingerprint of what the Secret holds. Equal data has equal content; it tells a reader nothing about the data.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub content: Option<String>,
-
-    /// When the content of the Secret last changed by this binding.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_sync_time: Option<Time>,
-
-    /// Milliseconds from the commit in the cloud to the answer of the API server to the write. Only of a version that was
-    /// committed while the agent was already waiting for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sync_latency_millis: Option<i64>,
-
-    /// The Secret as the agent last wrote it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<TargetStatus>,
-
-    /// The annotations that asked for something once, as they were when that was done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_handled: Option<LastHandled>,
-
-    /// The workloads that restarted for this binding, failed first, then newest. At most 20.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollouts: Option<Vec<RolloutStatus>>,
-
-    /// The content that each workload runs, by KIND/NAME: what decides whether a restart is due.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub baselines: Option<BTreeMap<String, String>>,
-}
-
-impl EnnoteSecretBindingStatus {
-    /// The version that the Secret holds: the newest seen, or the pinned one. An agent that knew no pins wrote it into the
-    /// source alone.
-    pub fn held_version(&self) -> Option<i64> {
-        self.target.as_ref().and_then(|target| target.version).or(self.source.as_ref().map(|source| source.version))
-    }
-}
-
-/// The high-water mark of the source.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct SourceStatus {
-    /// The organization that the agent belongs to.
-    pub organization: String,
-    /// The workspace, resolved.
-    pub workspace: String,
-    /// The name of the secret.
-    pub secret: String,
-    /// The version.
-    pub version: i64,
-}
-
-/// What a person asked for by annotation and has got. Each value works once.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase")]
-pub struct LastHandled {
-    /// `ennote.io/accept`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub accept: Option<String>,
-}
-
-/// The Secret as last written.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct TargetStatus {
-    /// Name of the Secret.
-    pub name: String,
-    /// Its uid.
-    pub uid: String,
-    /// Its resourceVersion after our write.
-    pub resource_version: String,
-    /// How many keys the agent wrote.
-    pub keys: i32,
-    /// The version that it holds: the newest seen, or the pinned one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<i64>,
-}
-
-/// One workload and its restart.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct RolloutStatus {
-    /// Deployment, StatefulSet or DaemonSet.
-    pub kind: String,
-    /// Name of the workload.
-    pub name: String,
-    /// The version of the secret that the restart carries.
-    pub version: i64,
-    /// Where the restart stands.
-    pub phase: RolloutPhase,
-    /// Pods that are updated and ready.
-    pub ready: i32,
-    /// Pods that should be.
-    pub desired: i32,
-    /// When the agent stamped the pod template.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Time>,
-    /// When it was complete or given up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Time>,
-    /// Why it waits, failed or was skipped; empty when there is nothing to say.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub message: String,
-}
-
-/// Phases of a restart.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RolloutPhase {
-    /// Did not come up: deadline exceeded, or the timeout passed.
-    Failed,
-    /// Due, and waiting for what the message says.
-    Pending,
-    /// Stamped; new pods are coming up.
-    Progressing,
-    /// The stamp was taken away by someone else. Not repeated.
-    Reverted,
-    /// Nothing to restart (no replicas).
-    Skipped,
-    /// All pods are updated and available.
-    Complete,
 }
 
 /// The CRD as it is applied: what kube derives, plus the default of `status` that makes kstatus wait for the agent.
