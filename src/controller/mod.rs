@@ -3,11 +3,14 @@
 //! Two controllers, one per concern: *binding* (Secret and status) and *workload* (restart and progress). All sources of work
 //! are listed in `triggers`. May import: everything but `agent`.
 
+mod asking;
 pub mod binding;
 mod binding_status;
 pub mod context;
+mod deletion;
 pub mod delivery;
 pub mod ledgers;
+mod pass;
 pub mod report;
 pub mod restart;
 pub mod triggers;

@@ -1,0 +1,82 @@
+//! What comes of a pass, and how soon the next one follows.
+
+use crate::cloud::inbox::Wanted;
+use crate::crd::EnnoteSecretBinding;
+use crate::domain::conditions::find;
+use crate::domain::outcome::Outcome;
+use crate::domain::reason::{Phase, Problem};
+use std::time::Duration;
+
+/// What comes of a pass.
+pub(super) enum Pass {
+    /// Say this, and look again then.
+    Done { outcome: Outcome, again: Option<Duration>, acknowledge: Option<(Wanted, u64)> },
+    /// Too early to say anything.
+    Hold(Duration),
+}
+
+impl Pass {
+    pub(super) fn say(outcome: impl Into<Outcome>) -> Self {
+        Self::Done { outcome: outcome.into(), again: None, acknowledge: None }
+    }
+
+    pub(super) fn say_until(outcome: impl Into<Outcome>, again: Duration) -> Self {
+        Self::Done { outcome: outcome.into(), again: Some(again), acknowledge: None }
+    }
+}
+
+/// A delivery that has to wait does not make what is synced less so; anything else does.
+pub(super) fn trouble(binding: &EnnoteSecretBinding, problem: Problem) -> Outcome {
+    if is_ready(binding) && problem.reason.phase() == Phase::Waiting { Outcome::Unchanged } else { problem.into() }
+}
+
+pub(super) fn is_ready(binding: &EnnoteSecretBinding) -> bool {
+    binding.status.as_ref().and_then(|status| find(status, "Ready")).is_some_and(|ready| ready.status == "True")
+}
+
+/// 1 s to 5 min, by deliveries in a row that were not taken.
+pub(super) fn back_off(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.min(9)).min(Duration::from_secs(300))
+}
+
+/// 1 to 5 minutes, by denials in a row, and up to a fifth less.
+pub(super) fn deny_pause(failures: u32, spread: f64) -> Duration {
+    let longest = Duration::from_secs(60 << failures.min(3)).min(Duration::from_secs(300));
+    longest.mul_f64(1.0 - 0.2 * spread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::reason::Reason;
+
+    #[test]
+    fn a_denial_is_asked_about_again_after_1_to_5_minutes() {
+        let pauses: Vec<u64> = [0, 1, 2, 3, 40].map(|n| deny_pause(n, 0.0).as_secs()).into();
+        assert_eq!(pauses, [60, 120, 240, 300, 300]);
+        assert_eq!(deny_pause(0, 1.0).as_secs(), 48);
+    }
+
+    #[test]
+    fn a_delivery_that_is_not_taken_is_asked_for_after_1_s_to_5_min() {
+        let pauses: Vec<u64> = [0, 1, 2, 8, 9, 40].map(|n| back_off(n).as_secs()).into();
+        assert_eq!(pauses, [1, 2, 4, 256, 300, 300]);
+    }
+
+    #[test]
+    fn a_delivery_that_waits_does_not_turn_a_synced_binding() {
+        let binding = |status: &str| -> EnnoteSecretBinding {
+            serde_json::from_value(serde_json::json!({
+                "apiVersion": "ennote.io/v1alpha1", "kind": "EnnoteSecretBinding",
+                "metadata": {"name": "db"}, "spec": {"source": {"secret": "s"}},
+                "status": {"conditions": [{"type": "Ready", "status": status, "reason": "r", "message": "m",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+            }))
+            .unwrap()
+        };
+        let said = |status: &str, reason| trouble(&binding(status), Problem::new(reason, "m"));
+        assert_eq!(said("True", Reason::WaitingForCloud), Outcome::Unchanged);
+        assert_eq!(said("Unknown", Reason::WaitingForCloud), Problem::new(Reason::WaitingForCloud, "m").into());
+        assert_eq!(said("True", Reason::ClusterError), Problem::new(Reason::ClusterError, "m").into());
+    }
+}
