@@ -21,6 +21,7 @@ use crate::controller::report;
 use crate::controller::triggers::{self, Wakes};
 use crate::controller::workload::{WorkloadContext, WorkloadMemos};
 use crate::crd::EnnoteSecretBinding;
+use crate::domain::request::Defaults;
 use crate::health;
 use crate::identity::join::Issuer;
 use crate::rollout::workload::Workload;
@@ -115,8 +116,8 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         lists: Lists::new(namespaces.len()),
         wake_workload,
         wake_report,
-        secret_prefix: settings.secret_prefix.clone(),
-        cleanup_orphans: settings.cleanup_orphans,
+        defaults: Defaults { secret_prefix: settings.secret_prefix.clone(), cleanup_orphans: settings.cleanup_orphans },
+        agent: format!("{}/{}", settings.target_namespace, settings.instance_name),
         started: Instant::now(),
     });
     let context = Arc::new(WorkloadContext { shared: shared.clone(), memos: WorkloadMemos::default() });

@@ -10,7 +10,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps,
 };
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 mod status;
 
@@ -52,7 +54,25 @@ pub use status::*;
     )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(has(self.keys) && has(self.data))")
+        .message("keys picks and renames the keys of the secret; leave it out where data lists them"),
+    validation = Rule::new(typed("kubernetes.io/tls", "['tls.crt', 'tls.key'].all(k, self.data.exists(e, e.key == k))"))
+        .message("a Secret of type kubernetes.io/tls needs the keys tls.crt and tls.key in data"),
+    validation = Rule::new(typed("kubernetes.io/dockerconfigjson", "self.data.exists(e, e.key == '.dockerconfigjson')"))
+        .message("a Secret of type kubernetes.io/dockerconfigjson needs the key .dockerconfigjson in data"),
+    validation = Rule::new(typed("kubernetes.io/dockercfg", "self.data.exists(e, e.key == '.dockercfg')"))
+        .message("a Secret of type kubernetes.io/dockercfg needs the key .dockercfg in data"),
+    validation = Rule::new(typed("kubernetes.io/basic-auth", "self.data.exists(e, e.key == 'username' || e.key == 'password')"))
+        .message("a Secret of type kubernetes.io/basic-auth needs the key username or password in data"),
+    validation = Rule::new(typed("kubernetes.io/ssh-auth", "self.data.exists(e, e.key == 'ssh-privatekey')"))
+        .message("a Secret of type kubernetes.io/ssh-auth needs the key ssh-privatekey in data")
+)]
 pub struct EnnoteSecretBindingSpec {
+    /// Sync (the default) keeps the Secret in step. Observe says in the Ready condition what would change, and writes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+
     /// Which secret of Ennote to follow.
     pub source: Source,
 
@@ -69,6 +89,29 @@ pub struct EnnoteSecretBindingSpec {
         merge_strategy = ListMerge::Map(vec!["key".into()])
     )]
     pub data: Option<Vec<DataEntry>>,
+
+    /// Which keys of the secret to take, and under which names. Only without data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Keys>,
+
+    /// While true the agent leaves the Secret alone: no change is written, no drift repaired, nothing asked of the cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+}
+
+/// A rule for `data` of a target with this type.
+fn typed(kind: &str, holds: &str) -> String {
+    format!("!has(self.data) || !has(self.target) || !has(self.target.type) || self.target.type != '{kind}' || {holds}")
+}
+
+/// What the agent does for a binding.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Keeps the Secret in step.
+    #[default]
+    Sync,
+    /// Says what would change, and writes nothing.
+    Observe,
 }
 
 /// Where the payload comes from.
@@ -103,11 +146,93 @@ pub struct Target {
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
         .message("name must be a Secret's name: lower case letters, digits, '-' and '.', starting and ending with a letter or digit"))]
     pub name: Option<String>,
+
+    /// Type of the Secret. Defaults to Opaque. The keys that kubernetes.io/{tls,dockerconfigjson,dockercfg,basic-auth,ssh-auth}
+    /// need are checked before anything is written. The type of a Secret cannot change: see ennote.io/recreate.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[-._/a-zA-Z0-9]+$')")
+            .message("type must be a Secret's type, for example Opaque or kubernetes.io/tls"),
+        validation = Rule::new("!(self in ['kubernetes.io/service-account-token', 'bootstrap.kubernetes.io/token'])")
+            .message("type must not be that of a token: Kubernetes would take the Secret as a credential of its own")
+    )]
+    pub kind: Option<String>,
+
+    /// Labels of the Secret, beside the agent's own. Keys that Kubernetes, the agent or the tool that applies the binding
+    /// keep for themselves are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(
+        validation = Rule::new(ALLOWED_KEY).message(ALLOWED_KEY_MESSAGE),
+        validation = Rule::new(QUALIFIED).message("each label must be a name of letters, digits, '-', '_' and '.', with or without PREFIX/ before it"),
+        validation = Rule::new("self.all(k, self[k].matches('^(([a-zA-Z0-9][-._a-zA-Z0-9]*)?[a-zA-Z0-9])?$'))")
+            .message("each label's value must be at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit")
+    )]
+    pub labels: Option<BTreeMap<String, LabelValue>>,
+
+    /// Annotations of the Secret, beside the agent's own. The same keys are refused as in labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(
+        validation = Rule::new(ALLOWED_KEY).message(ALLOWED_KEY_MESSAGE),
+        validation = Rule::new(QUALIFIED).message("each annotation must be a name of letters, digits, '-', '_' and '.', with or without PREFIX/ before it")
+    )]
+    pub annotations: Option<BTreeMap<String, AnnotationValue>>,
+
+    /// Whether the API server shall refuse every change of the Secret. A newer version then waits for ennote.io/recreate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub immutable: Option<bool>,
+
+    /// What happens to the Secret when the binding is deleted. Delete (the default): it goes too. Retain: it is left behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+
+    /// What happens to the Secret when its secret is deleted in Ennote. Defaults to the agent's setting cleanupOrphans, which
+    /// is Retain unless it was changed. Deletions of many at once wait for a person: see ennote.io/confirm-deletions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_source_deleted: Option<DeletionPolicy>,
+}
+
+/// Keys of labels and annotations whose meaning is not the user's to give: the agent's, those of Kubernetes, and by which
+/// tools know what they applied.
+const ALLOWED_KEY: &str = "self.all(k, !k.startsWith('ennote.io/') && !k.startsWith('kubernetes.io/') && !k.startsWith('k8s.io/') \
+     && !(k.contains('.kubernetes.io/') && !k.startsWith('app.kubernetes.io/')) && !k.contains('.k8s.io/') \
+     && !(k in ['app.kubernetes.io/managed-by', 'app.kubernetes.io/instance']))";
+const ALLOWED_KEY_MESSAGE: &str = "keys of ennote.io/, kubernetes.io/ and k8s.io/ are kept for the agent and for Kubernetes, \
+     app.kubernetes.io/managed-by and instance for the tool that applies; choose another";
+const QUALIFIED: &str = "self.all(k, k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[a-zA-Z0-9]([-._a-zA-Z0-9]{0,61}[a-zA-Z0-9])?$'))";
+
+/// The value of a label.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct LabelValue(#[schemars(length(max = 63))] pub String);
+
+/// The value of an annotation.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct AnnotationValue(#[schemars(length(max = 4096))] pub String);
+
+/// Whether a Secret goes or stays.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// It is deleted by Kubernetes' garbage collector.
+    Delete,
+    /// It is left as it is.
+    Retain,
 }
 
 /// One key of the Secret.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.pointer) != has(self.template)")
+        .message("each entry of data takes its value from a pointer or from a template: give one of the two"),
+    validation = Rule::new("!has(self.format) || has(self.pointer)")
+        .message("format is for the value of a pointer; a template writes its own text"),
+    validation = Rule::new("!has(self.default) || (has(self.optional) && self.optional)")
+        .message("default stands in for an optional key that is missing: set optional: true with it")
+)]
 pub struct DataEntry {
     /// The key in the Secret: letters, digits, '-', '_' and '.'.
     #[schemars(length(max = 253))]
@@ -115,12 +240,109 @@ pub struct DataEntry {
         .message("key must be a key that a Secret can hold: letters, digits, '-', '_' and '.'"))]
     pub key: String,
 
-    /// Where in the payload the value stands, as a JSON Pointer (RFC 6901), for example /keysValues/url. Strings are taken
-    /// as they are, numbers exactly as they were written, objects and lists as compact JSON.
+    /// Where in the payload the value stands, as a JSON Pointer (RFC 6901), for example /keysValues/url. Empty: the whole
+    /// payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^(/([^~/]|~[01])*)*$')")
         .message("pointer must be a JSON Pointer (RFC 6901): empty, or '/' before each name, for example /keysValues/url"))]
-    pub pointer: String,
+    pub pointer: Option<String>,
+
+    /// How the value of the pointer is written. Defaults to raw: strings as they are, numbers exactly as they were written,
+    /// objects and lists as compact JSON. base64 decodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+
+    /// The value as a template over the fields of the payload, for example
+    /// postgres://{{ keysValues.user }}:{{ keysValues.pass | urlencode }}@db/app
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16384))]
+    #[x_kube(validation = Rule::new("self != ''").message("template must not be empty"))]
+    pub template: Option<String>,
+
+    /// Whether the key may be missing in the payload. It is then left out, or holds the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+
+    /// What an optional key holds when it is missing in the payload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub default: Option<String>,
+}
+
+/// How a value is written.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Strings as they are, everything else as compact JSON.
+    #[default]
+    Raw,
+    /// Compact JSON, strings with their quotes.
+    Json,
+    /// YAML in block style.
+    Yaml,
+    /// KEY=value lines.
+    Dotenv,
+    /// A properties file of Java.
+    Properties,
+    /// The bytes that a base64 text stands for.
+    Base64,
+}
+
+/// Which keys of the secret to take, and under which names.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Keys {
+    /// Regular expressions (RE2 syntax, found anywhere in the name). Only keys that match one of them are taken; absent or
+    /// empty: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(COMPILES).message("each entry of include must be a regular expression in RE2 syntax"))]
+    pub include: Option<Vec<Pattern>>,
+
+    /// Regular expressions. Keys that match one of them are left out, also those that include takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(COMPILES).message("each entry of exclude must be a regular expression in RE2 syntax"))]
+    pub exclude: Option<Vec<Pattern>>,
+
+    /// How the names of the keys are rewritten. Absent: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rename: Option<Rename>,
+
+    /// Put before each name, after it was rewritten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]*$') && !self.startsWith('..')")
+        .message("prefix must be of letters, digits, '-', '_' and '.'"))]
+    pub prefix: Option<String>,
+}
+
+/// An expression that does not compile fails the evaluation, and with it the request.
+const COMPILES: &str = "self.all(p, ''.matches(p) in [true, false])";
+
+/// A regular expression.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Pattern(#[schemars(length(max = 256))] pub String);
+
+/// How names of keys are rewritten. Words end at anything but letters and digits, and where a capital follows a small letter.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rename {
+    /// `db url` to `DB_URL`.
+    UpperSnake,
+    /// `DB url` to `db_url`.
+    LowerSnake,
+    /// `DB url` to `db-url`.
+    LowerKebab,
+    /// `DB url` to `dbUrl`.
+    Camel,
+    /// `DB url` to `DbUrl`.
+    UpperCamel,
+    /// `Db:Url` to `Db__Url`, as .NET reads nested settings from the environment.
+    DotnetEnv,
+    /// `DB url` to `TF_VAR_db_url`.
+    TfVar,
 }
 
 /// The CRD as it is applied: what kube derives, plus the default of `status` that makes kstatus wait for the agent.

@@ -573,7 +573,8 @@ fn examples_parse_and_the_roles_never_reach_status() -> Outcome {
             let spec = object["spec"].clone();
             let parsed: ennote_agent::crd::EnnoteSecretBinding = serde_json::from_value(object)?;
             assert_eq!(serde_json::to_value(&parsed.spec)?, spec, "{name}: a field that the agent does not know");
-            ennote_agent::domain::request::Request::parse(&parsed, "").map_err(|p| format!("{name}: {p}"))?;
+            ennote_agent::domain::request::Request::parse(&parsed, &Default::default())
+                .map_err(|p| format!("{name}: {p}"))?;
         }
     }
     let kinds: Vec<Value> = read("workloads.yaml")?.iter().map(|o| o["kind"].clone()).collect();

@@ -39,7 +39,7 @@ pub(super) async fn write(
     };
     context.latest.answered(answer);
     if next.content != old.content
-        && let Ok(request) = Request::parse(binding, &context.secret_prefix)
+        && let Ok(request) = Request::parse(binding, &context.defaults)
     {
         context.wake_workloads_of(&request.namespace, &request.binding, request.target.as_str());
     }

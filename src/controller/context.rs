@@ -9,7 +9,7 @@ use crate::cluster::workloads::Workloads;
 use crate::controller::ledgers::Ledgers;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::reason::Problem;
-use crate::domain::request::Request;
+use crate::domain::request::{Asks, Defaults, Request};
 use crate::rollout::workload::{Kind, Workload};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -56,10 +56,10 @@ pub struct Context {
     pub wake_workload: mpsc::UnboundedSender<ObjectRef<Workload>>,
     /// Wakes the reporter of rollouts.
     pub wake_report: mpsc::UnboundedSender<(String, String)>,
-    /// `secretPrefix`.
-    pub secret_prefix: String,
-    /// `cleanupOrphans`.
-    pub cleanup_orphans: bool,
+    /// What the settings say of bindings that do not say it themselves.
+    pub defaults: Defaults,
+    /// The name of this agent in status, as NAMESPACE/NAME.
+    pub agent: String,
     /// When the process started.
     pub started: Instant,
 }
@@ -112,8 +112,8 @@ impl Context {
     /// Remembers something of a binding that is still there.
     pub fn remember(&self, request: &Request, fact: Fact, failures: u32) {
         if self.lives(&request.namespace, &request.binding, &request.uid) {
-            let (generation, accepts) = (request.generation, request.accepts.clone());
-            self.memos.set(&request.uid, Memo { generation, accepts, fact, failures });
+            let (generation, renewals) = (request.generation, request.renewals());
+            self.memos.set(&request.uid, Memo { generation, renewals, fact, failures });
         }
     }
 
@@ -172,8 +172,8 @@ fn revision(binding: &EnnoteSecretBinding) -> u64 {
 pub struct Memo {
     /// Of this generation of the spec.
     pub generation: i64,
-    /// And of this acceptance.
-    pub accepts: Option<String>,
+    /// And of these asks of persons.
+    pub renewals: Asks,
     /// What is so.
     pub fact: Fact,
     /// Deliveries in a row that were not taken.
@@ -207,9 +207,9 @@ pub struct Memos {
 }
 
 impl Memos {
-    /// The memo, if it is of this spec and acceptance.
+    /// The memo, if it is of this spec and these asks.
     pub fn of(&self, request: &Request) -> Option<Memo> {
-        let current = |m: &&Memo| m.generation == request.generation && m.accepts == request.accepts;
+        let current = |m: &&Memo| m.generation == request.generation && m.renewals == request.renewals();
         lock(&self.memos).get(&request.uid).filter(current).cloned()
     }
 

@@ -204,6 +204,7 @@ async fn write(
                         resource_version: existing.resource_version,
                         keys: i32::try_from(keys).unwrap_or(i32::MAX),
                         version: Some(payload.source.version),
+                        other_keys: vec![],
                     },
                     source: delivery.mark,
                     accepted: delivery.accepted,

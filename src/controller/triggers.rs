@@ -160,7 +160,7 @@ fn binding_changed(
             if let Some(old) = replaced {
                 gone(&old, context, shapes);
             }
-            let request = Request::parse(&binding, &context.secret_prefix).ok();
+            let request = Request::parse(&binding, &context.defaults).ok();
             let (namespace, name) = place(&binding);
             let target = request.as_ref().map(|r| r.target.as_str());
             context.targets.set(namespace, name, target);

@@ -148,7 +148,7 @@ fn reader(workload: &Workload, binding: Arc<EnnoteSecretBinding>, context: &Cont
     if binding.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let request = Request::parse(&binding, &context.secret_prefix).ok()?;
+    let request = Request::parse(&binding, &context.defaults).ok()?;
     let status = binding.status.as_ref()?;
     let content = Content::from_text(status.content.as_ref()?);
     let (baseline, _) = context.ledgers.with(&binding, |ledger| ledger.baseline(workload.key()).cloned());

@@ -44,6 +44,18 @@ pub struct EnnoteSecretBindingStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled: Option<LastHandled>,
 
+    /// The agent that writes this binding, as NAMESPACE/NAME. Another one leaves it alone as long as this one answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+
+    /// Another agent that would write this binding. Written by that agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+
+    /// The time of the claim that the agent has answered last: it lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_answered: Option<Time>,
+
     /// The workloads that restarted for this binding, failed first, then newest. At most 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollouts: Option<Vec<RolloutStatus>>,
@@ -82,6 +94,12 @@ pub struct LastHandled {
     /// `ennote.io/accept`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<String>,
+    /// `ennote.io/sync`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<String>,
+    /// `ennote.io/confirm-deletions`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_deletions: Option<String>,
 }
 
 /// The Secret as last written.
@@ -99,6 +117,19 @@ pub struct TargetStatus {
     /// The version that it holds: the newest seen, or the pinned one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i64>,
+    /// Keys in the Secret that others added, which are kept. At most 20 are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_keys: Vec<String>,
+}
+
+/// Another agent asks whether the one that writes this binding still lives.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// Who asks, as NAMESPACE/NAME.
+    pub by: String,
+    /// When.
+    pub at: Time,
 }
 
 /// One workload and its restart.

@@ -194,6 +194,7 @@ mod tests {
                 resource_version: "1".into(),
                 keys: 2,
                 version: Some(version),
+                other_keys: vec![],
             },
             accepted: None,
             written_at: written.map(at),

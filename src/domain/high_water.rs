@@ -166,7 +166,7 @@ mod tests {
             "metadata": {"name": "db", "annotations": {ACCEPT: accept}}, "spec": {"source": {"secret": "s"}},
         }))
         .unwrap();
-        let last_handled = Some(LastHandled { accept: handled.map(str::to_owned) });
+        let last_handled = Some(LastHandled { accept: handled.map(str::to_owned), ..LastHandled::default() });
         binding.status = Some(EnnoteSecretBindingStatus { last_handled, ..marked(7) });
         binding
     }

@@ -96,7 +96,7 @@ pub(crate) mod tests {
     use crate::domain::name::SecretName;
     use crate::domain::observed::Owner;
     use crate::domain::payload::Mapping;
-    use crate::domain::request::SourceRef;
+    use crate::domain::request::{SourceRef, shape};
 
     pub(crate) fn request() -> Request {
         Request {
@@ -104,9 +104,12 @@ pub(crate) mod tests {
             binding: "payments-db".into(),
             uid: "uid-1".into(),
             generation: 1,
-            accepts: None,
+            asks: Default::default(),
+            mode: Default::default(),
+            suspended: false,
             source: SourceRef { workspace: String::new(), secret: "payments db".into(), pin: None },
             target: SecretName::parse("payments-db").unwrap(),
+            shape: shape(None, &Default::default()),
             mapping: Mapping::Everything,
         }
     }

@@ -7,6 +7,10 @@ use std::fmt;
 pub enum Reason {
     /// The Secret holds the newest version received.
     Synced,
+    /// Nothing is written because the spec asks for that; the sentence says what would be.
+    Observed,
+    /// The spec asks to leave the Secret alone.
+    Suspended,
     /// No stream to the cloud yet.
     WaitingForCloud,
     /// The want stands; its answer has not come yet.
@@ -23,6 +27,12 @@ pub enum Reason {
     Forbidden,
     /// The target belongs to someone else.
     Collision,
+    /// The target was ours, and a person took our label from it.
+    Released,
+    /// The target cannot become what the spec asks for without being made anew.
+    RecreateNeeded,
+    /// Another agent writes this binding.
+    ManagedByAnotherAgent,
     /// The cloud grants this namespace no access to that secret.
     Denied,
     /// The spec and the payload do not fit.
@@ -72,8 +82,10 @@ pub enum Phase {
 
 impl Reason {
     /// All of them, for the documentation and its test.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::Synced,
+        Self::Observed,
+        Self::Suspended,
         Self::WaitingForCloud,
         Self::WaitingForPayload,
         Self::WaitingForSecret,
@@ -82,6 +94,9 @@ impl Reason {
         Self::ClusterError,
         Self::Forbidden,
         Self::Collision,
+        Self::Released,
+        Self::RecreateNeeded,
+        Self::ManagedByAnotherAgent,
         Self::Denied,
         Self::BadMapping,
         Self::BadPayload,
@@ -102,7 +117,15 @@ impl Reason {
 
     /// Whether a delivery said so, which an agent that has just started has not heard again yet.
     pub fn is_of_a_delivery(self) -> bool {
-        matches!(self, Self::SourceDeleted | Self::BadMapping | Self::BadPayload | Self::Denied | Self::IdentityChanged)
+        matches!(
+            self,
+            Self::SourceDeleted
+                | Self::BadMapping
+                | Self::BadPayload
+                | Self::RecreateNeeded
+                | Self::Denied
+                | Self::IdentityChanged
+        )
     }
 
     /// Whether it is the agent's link to the cloud that a person must mend: it says nothing about what the Secret holds.
@@ -128,13 +151,16 @@ impl Reason {
     /// The row of the truth table.
     pub fn phase(self) -> Phase {
         match self {
-            Self::Synced => Phase::Synced,
+            Self::Synced | Self::Observed | Self::Suspended => Phase::Synced,
             Self::WaitingForCloud | Self::WaitingForPayload | Self::WaitingForSecret | Self::AwaitingCollection => {
                 Phase::Waiting
             }
             Self::NamespaceTerminating | Self::ClusterError => Phase::Retrying,
             Self::Forbidden
             | Self::Collision
+            | Self::Released
+            | Self::RecreateNeeded
+            | Self::ManagedByAnotherAgent
             | Self::Denied
             | Self::BadMapping
             | Self::BadPayload

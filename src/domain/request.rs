@@ -1,12 +1,22 @@
 //! A binding, parsed: what is wanted, where, and as which keys.
 
-use crate::crd::EnnoteSecretBinding;
+use crate::crd::{DeletionPolicy, EnnoteSecretBinding, Mode, Target};
 use crate::domain::content::binding_id;
 use crate::domain::high_water::ACCEPT;
 use crate::domain::name::{DataKey, SecretName};
 use crate::domain::payload::Mapping;
 use crate::domain::reason::{Problem, Reason};
 use jsonptr::PointerBuf;
+use std::collections::BTreeMap;
+
+/// Before the names of annotations that ask the agent for something.
+const PREFIX: &str = "ennote.io/";
+
+/// Annotation on a binding: ask the cloud anew and write what it says, whatever is known. Each value works once.
+pub const SYNC: &str = "ennote.io/sync";
+/// Annotation on a binding: uid of the Secret that may be deleted and made again, because its type or its data cannot change.
+pub const RECREATE: &str = "ennote.io/recreate";
+const RENEWING: [&str; 3] = [ACCEPT, SYNC, RECREATE];
 
 /// Bytes of a text in a want; the cloud refuses longer ones.
 const MAX_TEXT: usize = 1024;
@@ -22,6 +32,35 @@ pub struct SourceRef {
     pub pin: Option<u64>,
 }
 
+/// What the agent's settings say of bindings that do not say it themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// `secretPrefix`: before the name of a Secret whose binding gives no target name.
+    pub secret_prefix: String,
+    /// `cleanupOrphans`: whether a Secret goes when its secret was deleted in the cloud.
+    pub cleanup_orphans: bool,
+}
+
+/// What the Secret shall be, besides its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Its type.
+    pub kind: String,
+    /// Labels that the user asks for.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations that the user asks for.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether the API server refuses changes.
+    pub immutable: bool,
+    /// Whether it is left behind when the binding goes: it then has no owner reference to the binding.
+    pub retain: bool,
+    /// Whether it goes when the secret was deleted in the cloud.
+    pub goes_with_source: bool,
+}
+
+/// The annotations `ennote.io/...` of a binding: what persons ask for, as it stands there.
+pub type Asks = BTreeMap<String, String>;
+
 /// A binding as the rest of the agent sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -33,27 +72,33 @@ pub struct Request {
     pub uid: String,
     /// Its generation.
     pub generation: i64,
-    /// What a person has accepted by annotation, as it stands there.
-    pub accepts: Option<String>,
+    /// What persons ask for by annotation.
+    pub asks: Asks,
+    /// Whether to write, or only to say what would be.
+    pub mode: Mode,
+    /// Whether the Secret is left alone.
+    pub suspended: bool,
     /// Where the payload comes from.
     pub source: SourceRef,
     /// The Secret to write.
     pub target: SecretName,
+    /// What it shall be.
+    pub shape: Shape,
     /// How.
     pub mapping: Mapping,
 }
 
 impl Request {
-    /// Parses a binding. `prefix` goes before a defaulted target name.
+    /// Parses a binding.
     ///
     /// # Errors
     /// What the schema could not refuse, or what an old schema let through.
-    pub fn parse(binding: &EnnoteSecretBinding, prefix: &str) -> Result<Self, Problem> {
+    pub fn parse(binding: &EnnoteSecretBinding, defaults: &Defaults) -> Result<Self, Problem> {
         let meta = &binding.metadata;
         let name = meta.name.clone().unwrap_or_default();
         let target = match binding.spec.target.as_ref().and_then(|t| t.name.clone()) {
             Some(given) => given,
-            None => format!("{prefix}{name}"),
+            None => format!("{}{name}", defaults.secret_prefix),
         };
         let target = SecretName::parse(&target).map_err(|text| {
             Problem::new(Reason::BadMapping, format!("{text:?} cannot be the name of a Secret; set spec.target.name"))
@@ -74,12 +119,24 @@ impl Request {
             namespace: meta.namespace.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
-            accepts: meta.annotations.as_ref().and_then(|a| a.get(ACCEPT)).cloned(),
+            asks: asks(binding),
+            mode: binding.spec.mode.unwrap_or_default(),
+            suspended: binding.spec.suspend.unwrap_or_default(),
             source,
             target,
+            shape: shape(binding.spec.target.as_ref(), defaults),
             mapping: mapping(binding)?,
             binding: name,
         })
+    }
+
+    /// The asks that make everything known of a binding out of date.
+    pub fn renewals(&self) -> Asks {
+        self.asks
+            .iter()
+            .filter(|(key, _)| RENEWING.contains(&key.as_str()))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
     }
 
     /// The label that ties the target to this binding.
@@ -88,12 +145,32 @@ impl Request {
     }
 }
 
+/// What persons ask for by annotation.
+pub fn asks(binding: &EnnoteSecretBinding) -> Asks {
+    let annotations = binding.metadata.annotations.iter().flatten();
+    annotations.filter(|(key, _)| key.starts_with(PREFIX)).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// What the Secret shall be, besides its data.
+pub fn shape(target: Option<&Target>, defaults: &Defaults) -> Shape {
+    let target = target.cloned().unwrap_or_default();
+    let gone = target.when_source_deleted.map(|policy| policy == DeletionPolicy::Delete);
+    Shape {
+        kind: target.kind.unwrap_or_else(|| "Opaque".to_owned()),
+        labels: target.labels.into_iter().flatten().map(|(key, value)| (key, value.0)).collect(),
+        annotations: target.annotations.into_iter().flatten().map(|(key, value)| (key, value.0)).collect(),
+        immutable: target.immutable.unwrap_or_default(),
+        retain: target.deletion_policy == Some(DeletionPolicy::Retain),
+        goes_with_source: gone.unwrap_or(defaults.cleanup_orphans),
+    }
+}
+
 fn mapping(binding: &EnnoteSecretBinding) -> Result<Mapping, Problem> {
     let Some(entries) = &binding.spec.data else { return Ok(Mapping::Everything) };
     let bad = |text: String| Problem::new(Reason::BadMapping, text);
     let keys = entries.iter().map(|entry| {
         let key = DataKey::parse(&entry.key).map_err(|k| bad(format!("a Secret cannot hold the key {k:?}")))?;
-        let pointer = PointerBuf::parse(entry.pointer.as_str())
+        let pointer = PointerBuf::parse(entry.pointer.clone().unwrap_or_default())
             .map_err(|_| bad(format!("{:?} is not a JSON Pointer (RFC 6901)", entry.pointer)))?;
         Ok((key, pointer))
     });
@@ -111,7 +188,8 @@ mod tests {
             "metadata": {"name": "db", "namespace": "shop", "uid": "u"},
             "spec": {"source": {"secret": secret}},
         });
-        Request::parse(&serde_json::from_value(binding).unwrap(), "pre-")
+        let defaults = Defaults { secret_prefix: "pre-".into(), ..Defaults::default() };
+        Request::parse(&serde_json::from_value(binding).unwrap(), &defaults)
     }
 
     #[test]

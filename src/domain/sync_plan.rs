@@ -150,6 +150,7 @@ mod tests {
             resource_version: "10".into(),
             keys: 1,
             version: Some(version),
+            other_keys: vec![],
         };
         let held = Held {
             source: source(version),
