@@ -9,7 +9,7 @@ use crate::domain::content::StampKey;
 use crate::domain::observed::{FINGERPRINTS, Observed};
 use crate::domain::payload::{PayloadError, map};
 use crate::domain::reason::{Problem, Reason};
-use crate::domain::request::Request;
+use crate::domain::request::{Defaults, Request};
 use crate::domain::secret_value::SecretData;
 use crate::domain::sync_plan::{Draft, Step, plan};
 use base64::Engine;
@@ -44,9 +44,10 @@ pub fn render(file: &[u8], payload: &[u8], settings: &RenderSettings) -> Result<
     let mut wrong = Vec::new();
     for binding in &bindings {
         let name = binding.metadata.name.as_deref().unwrap_or_default();
-        let written = draft(binding, payload, &settings.secret_prefix)
-            .map_err(|problem| problem.to_string())
-            .and_then(|draft| print(&mut out, binding, &draft, settings));
+        let written =
+            draft(binding, payload, &Defaults { secret_prefix: settings.secret_prefix.clone(), ..Defaults::default() })
+                .map_err(|problem| problem.to_string())
+                .and_then(|draft| print(&mut out, binding, &draft, settings));
         wrong.extend(written.err().map(|text| format!("{shown}: {name}: {text}")));
     }
     if bindings.is_empty() {
@@ -56,11 +57,11 @@ pub fn render(file: &[u8], payload: &[u8], settings: &RenderSettings) -> Result<
 }
 
 /// As the controller does with a delivery, for a Secret that does not exist yet.
-fn draft(binding: &EnnoteSecretBinding, payload: &[u8], prefix: &str) -> Result<Draft, Problem> {
+fn draft(binding: &EnnoteSecretBinding, payload: &[u8], defaults: &Defaults) -> Result<Draft, Problem> {
     if binding.metadata.name.is_none() {
         return Err(Problem::new(Reason::BadMapping, "metadata.name is missing; the Secret is labelled with it"));
     }
-    let request = Request::parse(binding, prefix)?;
+    let request = Request::parse(binding, defaults)?;
     // The key that fingerprints are made with comes with a delivery; what depends on it is not printed.
     let key = StampKey::new(&[0; 32]);
     let data = map(payload, &request.mapping).map_err(|error| {
