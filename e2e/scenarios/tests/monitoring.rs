@@ -14,13 +14,6 @@ fn page(name: &str) -> Result<String> {
 fn schema() -> Result<Value> {
     let crd: Value = serde_yaml::from_str(&page("crds/ennotesecretbindings.yaml")?)?;
     let mut schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
-    // Fields of issue 5 that land with its CRD. Until then kube-state-metrics finds nothing there, as on an old CRD.
-    for (part, name, kind) in [("spec", "suspend", "boolean"), ("status", "agent", "string")] {
-        let fields = &mut schema["properties"][part]["properties"];
-        if fields[name].is_null() {
-            fields[name] = serde_json::json!({"type": kind});
-        }
-    }
     schema["properties"]["metadata"] = serde_json::json!({"type": "object", "properties": {
         "name": {"type": "string"}, "namespace": {"type": "string"}, "generation": {"type": "integer"},
     }});
