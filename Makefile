@@ -46,9 +46,14 @@ bench: needs tools ## Latency and memory against a bare client on the same API s
 	@exec $(TARGET)/quick/bench $(ARGS)
 
 .PHONY: verify
-verify: needs $(DENY) ## Licences, sources and bans of all dependencies; documentation; lock file
+verify: needs $(DENY) gitops ## Licences, sources and bans of all dependencies; documentation; lock file; gitops
 	$(DENY) --workspace check licenses bans sources
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+.PHONY: gitops
+gitops: needs ## A binding in every state, judged by kstatus and by Argo CD's own code (builds that first: once, 3 min)
+	@$(CARGO) build --workspace --locked --bin ennote-tools
+	@"$$($(TARGET)/debug/ennote-tools gitops)" examples/argocd/argocd-cm.yaml e2e/gitops/bindings
 
 # ---- the rungs of `make test` ----------------------------------------------------------------------------------------
 

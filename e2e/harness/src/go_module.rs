@@ -1,5 +1,5 @@
-//! Programs of pinned Go modules: each folder with a go.mod and `tool` lines is built once by `go install tool` and kept outside
-//! the tree under the hash of its inputs.
+//! Programs of pinned Go modules: each folder with a go.mod and `tool` lines, and a main.go if the program is ours, is built once by
+//! `go install tool` and kept outside the tree under the hash of its inputs.
 
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -81,6 +81,10 @@ impl GoModule {
         for file in ["go.mod", "go.sum"] {
             let path = self.folder().join(file);
             hash.update(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+            hash.update([0]);
+        }
+        if let Ok(program) = fs::read(self.folder().join("main.go")) {
+            hash.update(program);
             hash.update([0]);
         }
         hash.update(self.flags.join(" "));

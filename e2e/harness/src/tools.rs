@@ -1,4 +1,5 @@
-//! The programs that scenarios run against: the control plane from `e2e/control-plane`, promtool from `e2e/monitoring`.
+//! The programs that scenarios run against: the control plane from `e2e/control-plane`, promtool from `e2e/monitoring`,
+//! and `gitops` from `e2e/gitops`, which judges bindings as Helm, Flux and Argo CD do.
 
 use crate::go_module::GoModule;
 use crate::settings::Settings;
@@ -76,6 +77,21 @@ pub fn promtool(settings: &Settings) -> Result<PathBuf> {
     };
     let dir = module.build(settings, |_| Ok(()))?;
     Ok(dir.join("bin").join("promtool"))
+}
+
+/// Builds the judge of bindings, with kstatus and Argo CD in it, where it is missing and returns its path. Blocks for minutes on a
+/// cold cache.
+///
+/// # Errors
+/// When Go is missing or too old, or the build fails.
+pub fn gitops(settings: &Settings) -> Result<PathBuf> {
+    let module = GoModule {
+        name: "gitops",
+        building: "building Argo CD's health evaluator and kstatus (once; about 3 min on two cores)",
+        flags: ["-trimpath", "-ldflags", "-s -w"].map(str::to_owned).into(),
+    };
+    let dir = module.build(settings, |_| Ok(()))?;
+    Ok(dir.join("bin").join("gitops"))
 }
 
 /// Without the version the API server calls itself v0.0.0-master, and charts refuse it.

@@ -10,6 +10,8 @@ fn main() -> Result<()> {
     let settings = Settings::from_env()?;
     let path = match std::env::args().nth(1).as_deref() {
         Some("promtool") => tools::promtool(&settings)?,
+        // Not among those that are built without being named: `make verify` needs it, and no test.
+        Some("gitops") => tools::gitops(&settings)?,
         Some(program) => tools::build(&settings)?.path(program)?,
         None => tools::build(&settings)?.folder().to_owned(),
     };
