@@ -124,11 +124,21 @@ fn states() -> Result<Vec<State>> {
         let sentence = format!("what is wrong in {reason}, whose turn it is, and the command that mends it");
         let problem = |old: &Value| after(old, &Problem::new(reason, sentence.clone()).into(), Freshness::Fresh);
         let (judged, status, message) = match reason.phase() {
-            Phase::Synced => (CURRENT, synced()?, SYNCED.to_owned()),
+            Phase::Synced if reason == Reason::Synced => (CURRENT, synced()?, SYNCED.to_owned()),
+            Phase::Synced => (CURRENT, problem(&json!({}))?, sentence.clone()),
             Phase::Waiting | Phase::Retrying => (WAITING, problem(&json!({}))?, sentence.clone()),
             Phase::Stalled => (FAILED, problem(&json!({}))?, sentence.clone()),
         };
-        all.push(State::new(reason.to_string(), status, judged, &message));
+        let mut state = State::new(reason.to_string(), status, judged, &message);
+        match reason {
+            Reason::Observed => state.spec["mode"] = json!("Observe"),
+            Reason::Suspended => {
+                state = state.suspended();
+                state.argo = "Suspended";
+            }
+            _ => {}
+        }
+        all.push(state);
     }
     let stalled = after(&json!({}), &Problem::new(Reason::Collision, "taken").into(), Freshness::Fresh)?;
     let waiting = after(&json!({}), &Problem::new(Reason::WaitingForSecret, "none yet").into(), Freshness::Fresh)?;

@@ -21,7 +21,12 @@ end
 
 -- Somebody's wish, and no fault. In a sync of several waves, Argo CD waits here until it is resumed.
 if obj.spec.suspend == true then
-  return {status = "Suspended", message = "suspended; " .. said("Ready", "never synced")}
+  local ready = conditions.Ready
+  local prefix = "suspended; "
+  if ready ~= nil and ready.reason == "Suspended" then
+    prefix = ""
+  end
+  return {status = "Suspended", message = prefix .. said("Ready", "never synced")}
 end
 
 -- The only state in which a person must act. Ready False alone is tried again by the agent itself.
