@@ -12,6 +12,7 @@ mod evil;
 mod evil_delivery;
 mod evil_path;
 mod evil_stream;
+mod gitops;
 mod identity;
 mod identity_bans;
 mod identity_clock;
