@@ -230,7 +230,7 @@ fn the_argocd_example_holds_the_charts_scripts() -> Result {
     Ok(())
 }
 
-/// Kind, apiVersion, and the paths that its CRD requires (Argo CD 3.3, Flux 2.7) or without which the example is none.
+/// Kind, apiVersion, and the paths that its published CRD requires (Argo CD 3.3; Flux of summer 2026) or without which the example is none.
 const KINDS: [(&str, &str, &[&str]); 6] = [
     (
         "Application",

@@ -101,7 +101,7 @@ async fn helm_install_waits_for_the_secret_and_fails_at_once_where_no_waiting_he
     let stalled = until_condition(&world, "taken", "Stalled", "True/Collision").await?;
     ensure!(said.contains(&message(&stalled, "Stalled")), "helm hands on what mends it: {said}");
 
-    // And so with what the payload cannot give, and what is not granted.
+    // And so with what the payload cannot give.
     let chart = team_chart("wrong")?;
     let values = json!({"name": "wrong", "secret": "db", "pointer": "/keysValues/pass"});
     let said = end(begin(&world, "install", chart.path(), values, FOREVER)).await?.refused()?;
