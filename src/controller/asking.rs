@@ -3,8 +3,8 @@
 use crate::cloud::inbox::Wanted;
 use crate::controller::context::{Context, Fact, Memo};
 use crate::controller::pass::{Pass, deny_pause, trouble};
-use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus};
-use crate::domain::conditions::find;
+use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, Mode};
+use crate::domain::conditions::{find, is_synced};
 use crate::domain::high_water;
 use crate::domain::observed::Observed;
 use crate::domain::outcome::Outcome;
@@ -35,9 +35,20 @@ pub(super) fn ask(
     let home = session.as_ref().map(|s| (s.identity.organization.as_str(), s.identity.workspace.as_str()));
     // What a person accepts counts from the next word of the cloud on, which therefore has to come in any case.
     let accepts = high_water::accepted(binding).is_ok_and(|accepted| accepted.is_some());
-    let known = if accepts { 0 } else { known_version(request, observed, &status, home) };
+    // So it has where a person asks to sync again, and where nothing is known of what the Secret should hold.
+    let renews = request.renews(&status);
+    let known = if accepts || renews || request.mode == Mode::Observe {
+        0
+    } else {
+        known_version(request, observed, &status, home)
+    };
     let now = Instant::now();
     match memo.as_ref().map(|m| &m.fact) {
+        // Not on this way: `observing` has spoken.
+        Some(Fact::Foreseen(version, _)) => {
+            context.want(wanted, *version, true);
+            Pass::say(Outcome::Unchanged)
+        }
         Some(Fact::Seen(version, problem) | Fact::Gone(version, problem)) => {
             context.want(wanted, *version, true);
             Pass::say(problem.clone())
@@ -52,7 +63,7 @@ pub(super) fn ask(
             context.memos.forget(&request.uid);
             context.want(wanted, known, false);
             context.inbox.declare_again(&request.uid);
-            Pass::say(standing(&status, context))
+            Pass::say(standing(request, &status, context))
         }
         Some(Fact::Standing(at, problem)) => {
             context.want(wanted, known, false);
@@ -68,13 +79,23 @@ pub(super) fn ask(
             let outcome = waiting_for_link(context).map_or_else(|| problem.clone().into(), |_| Outcome::Unchanged);
             Pass::say_until(outcome, at.saturating_duration_since(now).max(MIN_DENY_PAUSE))
         }
+        // The Secret holds what it should, as far as is known: that stays said until the answer is there.
+        _ if renews && is_synced(&status, request.generation) => {
+            context.want(wanted, 0, true);
+            Pass::say(standing(request, &status, context))
+        }
         _ if known > 0 => {
             // A want that rests here is one whose delivery never reached the status, as when the API server refused it.
             context.want(wanted, known, true);
-            Pass::say(standing(&status, context))
+            Pass::say(standing(request, &status, context))
         }
         fact => {
             context.want(wanted, 0, true);
+            // A denial leaves its want standing, which is not declared again by itself.
+            if renews && fact.is_none() {
+                context.inbox.declare_again(&request.uid);
+                context.remember(request, Fact::Asked(now), 0);
+            }
             if was_told(&status, request.generation) {
                 return Pass::say(Outcome::Unchanged);
             }
@@ -98,19 +119,28 @@ pub(super) fn ask(
     }
 }
 
+/// What a person must mend of the link.
+pub(super) fn link_problem(context: &Context) -> Option<Problem> {
+    waiting_for_link(context).filter(|problem| problem.reason.is_of_the_link())
+}
+
 /// Whether status holds what a delivery said of this spec. An agent that has just started knows less: a deletion that is held
 /// for a person, for one, must not be forgotten by a restart.
 fn was_told(status: &EnnoteSecretBindingStatus, generation: i64) -> bool {
     let ready = find(status, "Ready").filter(|c| c.observed_generation == Some(generation));
-    ready.is_some_and(|c| Reason::ALL.into_iter().any(|r| r.is_of_a_delivery() && r.to_string() == c.reason))
+    ready.is_some_and(|c| {
+        Reason::ALL.into_iter().any(|r| (r.is_of_a_delivery() || r == Reason::Observed) && r.to_string() == c.reason)
+    })
 }
 
 /// The Secret holds what it should. Whether more would come is a matter of the link.
-fn standing(status: &EnnoteSecretBindingStatus, context: &Context) -> Outcome {
+fn standing(request: &Request, status: &EnnoteSecretBindingStatus, context: &Context) -> Outcome {
     match waiting_for_link(context) {
         Some(problem) if problem.reason.is_of_the_link() => problem.into(),
         Some(_) => Outcome::Unchanged,
-        None if find(status, "Ready").is_some_and(|c| c.status != "True") => Outcome::Restored,
+        None if request.mode == Mode::Sync && find(status, "Ready").is_some_and(|c| c.status != "True") => {
+            Outcome::Restored
+        }
         None => Outcome::Unchanged,
     }
 }

@@ -8,8 +8,9 @@ use crate::controller::binding_status;
 use crate::controller::context::{Context, Fact, List, Memo};
 use crate::controller::deletion::tombstone;
 use crate::controller::delivery::{Taken, take_in};
+use crate::controller::observing;
 use crate::controller::pass::{Pass, back_off, deny_pause, is_ready, trouble};
-use crate::crd::EnnoteSecretBinding;
+use crate::crd::{EnnoteSecretBinding, Mode};
 use crate::domain::deletions;
 use crate::domain::outcome::Outcome;
 use crate::domain::ownership;
@@ -41,7 +42,9 @@ pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>)
         Pass::Hold(pause) => return Ok(Action::requeue(pause)),
         Pass::Done { outcome, again, acknowledge } => (outcome, again, acknowledge),
     };
-    binding_status::write(&binding, &outcome, &context).await?;
+    // What was known already answers no ask: the word that was asked for is still to come.
+    let handled = acknowledge.is_some() && !(outcome == Outcome::Unchanged && again.is_none());
+    binding_status::write(&binding, &outcome, handled, &context).await?;
     // Only now: the API server has taken it.
     if let Some((wanted, version)) = acknowledge {
         context.want(&wanted, version, true);
@@ -62,6 +65,11 @@ pub(super) fn after(error: &ClusterError) -> Duration {
 }
 
 async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
+    if binding.spec.suspend == Some(true) {
+        // Its content does not move, so nothing is restarted for it; a restart that is due already goes its way.
+        context.inbox.unwant(uid(binding));
+        return Pass::say(Outcome::Suspended);
+    }
     let request = match Request::parse(binding, &context.defaults) {
         Ok(request) => request,
         Err(problem) => {
@@ -74,7 +82,13 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
     }
     let memo = context.memos.of(&request);
     let observed = context.index.observe(&request.namespace, request.target.as_str());
+    let allowed = ownership::check(&request, &observed);
+    if request.mode == Mode::Observe && (allowed.is_err() || !context.inbox.arrived_for(&request.uid)) {
+        let wanted = wanted(&request);
+        return observing::pass(binding, &request, &wanted, (&observed, allowed), memo, context);
+    }
     if let Some(Memo { fact: Fact::Gone(version, problem), .. }) = &memo
+        && request.mode == Mode::Sync
         && let Some(problem) = tombstone(binding, &request, &observed, *version, problem, context).await
         && !context.inbox.arrived_for(&request.uid)
     {
@@ -82,7 +96,7 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
         context.want(&wanted(&request), *version, true);
         return Pass::say(problem);
     }
-    if let Err(problem) = ownership::check(&request, &observed) {
+    if let Err(problem) = allowed {
         // A payload could not be used: none is asked for until the target is free.
         context.inbox.unwant(&request.uid);
         context.memos.forget(&request.uid);
@@ -125,6 +139,12 @@ fn settle(
             // What the Secret holds: below the mark where it is pinned.
             let version = held.target.version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0);
             Pass::Done { outcome: Outcome::Synced(held), again: None, acknowledge: Some((wanted, version)) }
+        }
+        Taken::Foreseen(version, expected) => {
+            let observed = context.index.observe(&request.namespace, request.target.as_str());
+            let forecast = observing::forecast(request, &observed, &expected);
+            remember(Fact::Foreseen(version, expected), 0);
+            Pass::Done { outcome: Outcome::Foreseen(forecast), again: None, acknowledge: Some((wanted, version)) }
         }
         Taken::Seen(version, problem) => {
             remember(Fact::Seen(version, problem.clone()), 0);

@@ -9,13 +9,14 @@ use crate::domain::conditions::{self, find};
 use crate::domain::high_water;
 use crate::domain::outcome::Outcome;
 use crate::domain::reason::Phase;
-use crate::domain::request::Request;
+use crate::domain::request::{self, Request, SYNC};
 use kube::Resource;
 
-/// Writes status if it moved; Events on transitions only.
+/// Writes status if it moved; Events on transitions only. `handled`: the cloud has answered what persons asked for.
 pub(super) async fn write(
     binding: &EnnoteSecretBinding,
     outcome: &Outcome,
+    handled: bool,
     context: &Context,
 ) -> Result<(), ClusterError> {
     let old = binding.status.clone().unwrap_or_default();
@@ -24,6 +25,9 @@ pub(super) async fn write(
     let mut next = conditions::next(&old, outcome, freshness, generation, context.now());
     if let Some(text) = high_water::moot(binding) {
         next.last_handled.get_or_insert_default().accept = Some(text);
+    }
+    if handled && let Some(text) = request::asks(binding).remove(SYNC) {
+        next.last_handled.get_or_insert_default().sync = Some(text);
     }
     if next == conditions::own(&old) {
         return Ok(());
@@ -73,7 +77,7 @@ async fn announce(
             }
             Phase::Synced
         }
-        Outcome::Restored => Phase::Synced,
+        Outcome::Restored | Outcome::Suspended | Outcome::Foreseen(_) => Phase::Synced,
         Outcome::Unchanged => return,
     };
     if !moved || phase == Phase::Waiting {

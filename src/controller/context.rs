@@ -7,6 +7,7 @@ use crate::cluster::secrets::{SecretIndex, Secrets};
 use crate::cluster::status::StatusWriter;
 use crate::cluster::workloads::Workloads;
 use crate::controller::ledgers::Ledgers;
+use crate::controller::observing::Foreseen;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::reason::Problem;
 use crate::domain::request::{Asks, Defaults, Request};
@@ -194,6 +195,8 @@ pub enum Fact {
     Seen(u64, Problem),
     /// This version is a tombstone.
     Gone(u64, Problem),
+    /// This version was seen and is only compared with what the Secret holds.
+    Foreseen(u64, Foreseen),
     /// A delivery was not taken; it is asked for again then.
     Retry(Instant, Problem),
 }

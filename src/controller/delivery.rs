@@ -4,19 +4,21 @@ use crate::clock;
 use crate::cloud::inbox::{Arrival, Denial, Word};
 use crate::cluster::error::{Chain, ClusterError};
 use crate::controller::context::Context;
+use crate::controller::observing::Foreseen;
 use crate::controller::{report, workload};
-use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, SourceStatus, TargetStatus};
+use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, Mode, SourceStatus, TargetStatus};
 use crate::crypto::envelope::{Expected, Opened};
+use crate::domain::content::{Fingerprints, StampKey};
 use crate::domain::deletions::notice;
 use crate::domain::high_water::{self, ACCEPT, Asked, Verdict, admit};
 use crate::domain::observed::Observed;
 use crate::domain::outcome::Held;
+use crate::domain::ownership;
 use crate::domain::payload::{PayloadError, map};
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
 use crate::domain::secret_value::SecretData;
 use crate::domain::sync_plan::{Step, plan};
-use crate::domain::{content::StampKey, ownership};
 use crate::hardening::scrubbed;
 
 /// How often a write observes again when the cluster has moved.
@@ -30,6 +32,8 @@ pub(super) enum Taken {
     Seen(u64, Problem),
     /// The secret was deleted at this version.
     Gone(u64, Problem),
+    /// This version was opened and mapped for a binding that only observes.
+    Foreseen(u64, Foreseen),
     /// The cloud has nothing to give; the want stands.
     Standing(Problem),
     /// What the target is known to hold was sent again.
@@ -43,6 +47,22 @@ struct Payload {
     committed_at_ms: i64,
     key: StampKey,
     data: Result<SecretData, PayloadError>,
+}
+
+impl Payload {
+    /// What is kept of it where nothing is written.
+    fn expected(self) -> Taken {
+        let bad = |error: PayloadError| Problem::new(reason_of(&error), error.to_string());
+        let expected = self.data.map(|data| Fingerprints::of(&self.key, &data)).map_err(bad);
+        Taken::Foreseen(number(self.source.version), expected)
+    }
+}
+
+fn reason_of(error: &PayloadError) -> Reason {
+    match error {
+        PayloadError::Unusable(_) => Reason::BadPayload,
+        _ => Reason::BadMapping,
+    }
 }
 
 /// Takes a delivery in. One that is refused is logged and counted; its payload is in no log.
@@ -84,6 +104,8 @@ async fn judge(binding: &EnnoteSecretBinding, request: &Request, arrival: Arriva
             }
         }
         Ok(Said::Payload(payload)) => match admit(&payload.source, asked, request, &status, accepted.as_ref()) {
+            // The mark stays as it is: it goes with what was written.
+            Ok(Verdict::Take(_)) if request.mode == Mode::Observe => payload.expected(),
             Ok(Verdict::Take(mark)) => {
                 let accepted =
                     accepted.filter(|accepted| accepted.frees(&payload.source)).map(|accepted| accepted.text);
@@ -162,10 +184,7 @@ async fn write(
     let version = number(payload.source.version);
     let mut data = match payload.data {
         Ok(data) => data,
-        Err(error @ PayloadError::Unusable(_)) => {
-            return Taken::Seen(version, Problem::new(Reason::BadPayload, error.to_string()));
-        }
-        Err(error) => return Taken::Seen(version, Problem::new(Reason::BadMapping, error.to_string())),
+        Err(error) => return Taken::Seen(version, Problem::new(reason_of(&error), error.to_string())),
     };
     if !context.link.borrow().heard_lately(clock::now()) {
         return Taken::Again(Problem::new(

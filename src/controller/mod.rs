@@ -10,6 +10,7 @@ pub mod context;
 mod deletion;
 pub mod delivery;
 pub mod ledgers;
+mod observing;
 mod pass;
 pub mod report;
 pub mod restart;

@@ -4,7 +4,7 @@ use crate::cluster::error::ClusterError;
 use crate::controller::binding::after;
 use crate::controller::context::{Context, List};
 use crate::controller::restart::{Pass, change};
-use crate::crd::EnnoteSecretBinding;
+use crate::crd::{EnnoteSecretBinding, Mode};
 use crate::domain::content::Content;
 use crate::domain::request::Request;
 use crate::rollout::rollout_plan::{Decision, Memory, Reading, decide};
@@ -152,6 +152,8 @@ fn reader(workload: &Workload, binding: Arc<EnnoteSecretBinding>, context: &Cont
     let status = binding.status.as_ref()?;
     let content = Content::from_text(status.content.as_ref()?);
     let (baseline, _) = context.ledgers.with(&binding, |ledger| ledger.baseline(workload.key()).cloned());
+    // Nothing restarts for a binding that only observes, as if it ran what is there already. What is recorded stays.
+    let baseline = if request.mode == Mode::Observe { Some(content.clone()) } else { baseline };
     let reading = Reading {
         binding: request.binding,
         content,

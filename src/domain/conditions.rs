@@ -9,6 +9,8 @@ use k8s_openapi::jiff::Timestamp;
 /// Condition types of the binding controller; `RolledOut` belongs to the workload controller.
 pub const OWN_TYPES: [&str; 5] = ["Ready", "Synced", "Fresh", "Reconciling", "Stalled"];
 
+const SUSPENDED: &str = "Suspended";
+
 /// Whether the cloud's newest word is known to have been heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
@@ -55,6 +57,11 @@ pub fn next(
             let held = status.source.as_ref().zip(status.target.as_ref());
             (Reason::Synced, held.map(|(source, target)| synced_message(source, target)).unwrap_or_default())
         }
+        Outcome::Suspended => {
+            suspend(&mut status, generation, now);
+            return status;
+        }
+        Outcome::Foreseen(forecast) => (Reason::Observed, forecast.sentence.clone()),
         Outcome::Problem(problem) => (problem.reason, problem.message.clone()),
         Outcome::Synced(held) => {
             record(&mut status, held);
@@ -83,7 +90,8 @@ pub fn next(
     set("Ready", ready);
     // What the Secret holds is one thing, whether the cloud would still give it another.
     if !(reason.is_of_the_link() && is_synced(old, generation)) {
-        set("Synced", ready);
+        let differs = matches!(outcome, Outcome::Foreseen(forecast) if !forecast.equal);
+        set("Synced", if differs { "False" } else { ready });
     }
     if let Some(kind) = abnormal {
         set(kind, "True");
@@ -93,6 +101,25 @@ pub fn next(
         .retain(|c| !["Reconciling", "Stalled"].contains(&c.type_.as_str()) || Some(c.type_.as_str()) == abnormal);
     set_fresh(&mut status, freshness, generation, now);
     status
+}
+
+/// What was known stays as it was; nothing is awaited any more.
+fn suspend(status: &mut EnnoteSecretBindingStatus, generation: i64, now: Timestamp) {
+    status.conditions.retain(|c| c.type_ != "Reconciling");
+    if find(status, "Ready").is_some_and(|ready| ready.status != "Unknown" && ready.reason != SUSPENDED) {
+        return;
+    }
+    set(
+        &mut status.conditions,
+        Condition {
+            type_: "Ready".to_owned(),
+            status: "True".to_owned(),
+            reason: SUSPENDED.to_owned(),
+            message: "spec.suspend is true: the Secret is left alone".to_owned(),
+            observed_generation: Some(generation),
+            last_transition_time: Time(now),
+        },
+    );
 }
 
 /// Whether the Secret holds what this generation of the spec asks for.
@@ -216,7 +243,10 @@ mod tests {
             let status = next(&EnnoteSecretBindingStatus::default(), &outcome, Freshness::Fresh, 4, at(0));
             let want: Vec<String> = match reason.phase() {
                 Phase::Synced => {
-                    vec!["Fresh=True/BeatsArrive".into(), "Ready=True/Synced".into(), "Synced=True/Synced".into()]
+                    let rows = vec![format!("Ready=True/{reason}"), format!("Synced=True/{reason}")];
+                    // Fresh comes with the first Secret that is written.
+                    let fresh = (reason == Reason::Synced).then(|| "Fresh=True/BeatsArrive".to_owned());
+                    fresh.into_iter().chain(rows).collect()
                 }
                 Phase::Waiting => vec![
                     format!("Ready=Unknown/{reason}"),
@@ -255,6 +285,42 @@ mod tests {
         let stale = next(&first, &Outcome::Unchanged, Freshness::Stale, 1, at(900));
         assert_eq!(shown(&stale), ["Fresh=False/StreamSilent", "Ready=True/Synced", "Synced=True/Synced"]);
         assert_eq!(next(&stale, &Outcome::Unchanged, Freshness::Stale, 1, at(1000)), stale, "written once");
+    }
+
+    #[test]
+    fn a_suspended_binding_stays_as_it_was_and_awaits_nothing() {
+        let none = EnnoteSecretBindingStatus::default();
+        let suspend = |status: &_, t| next(status, &Outcome::Suspended, Freshness::Stale, 2, at(t));
+        let fresh = suspend(&none, 0);
+        assert_eq!((shown(&fresh), fresh.observed_generation), (vec!["Ready=True/Suspended".to_owned()], Some(2)));
+        assert_eq!(suspend(&fresh, 9), fresh, "written once");
+        let synced = next(&none, &held(3, Some(0)), Freshness::Fresh, 1, at(0));
+        assert_eq!(suspend(&synced, 1), EnnoteSecretBindingStatus { observed_generation: Some(2), ..synced });
+        for reason in Reason::ALL.into_iter().filter(|reason| reason.phase() != Phase::Synced) {
+            let before = next(&none, &Problem::new(reason, "m").into(), Freshness::Fresh, 1, at(0));
+            let after = shown(&suspend(&before, 1));
+            let ready = match reason.phase() {
+                Phase::Waiting => "Ready=True/Suspended".to_owned(),
+                _ => format!("Ready=False/{reason}"),
+            };
+            assert!(after.contains(&ready) && !after.iter().any(|row| row.starts_with("Reconciling")), "{after:?}");
+            assert_eq!(after.contains(&format!("Stalled=True/{reason}")), reason.phase() == Phase::Stalled);
+        }
+    }
+
+    #[test]
+    fn a_forecast_is_ready_and_synced_only_if_nothing_would_change() {
+        let foresee = |status: &_, equal| {
+            let forecast = crate::domain::forecast::Forecast { equal, sentence: "s".into() };
+            next(status, &Outcome::Foreseen(forecast), Freshness::Stale, 1, at(5))
+        };
+        let none = EnnoteSecretBindingStatus::default();
+        assert_eq!(shown(&foresee(&none, false)), ["Ready=True/Observed", "Synced=False/Observed"]);
+        let synced = next(&none, &held(3, Some(0)), Freshness::Fresh, 1, at(0));
+        let equal = foresee(&synced, true);
+        let rows = ["Fresh=False/StreamSilent", "Ready=True/Observed", "Synced=True/Observed"];
+        assert_eq!(shown(&equal), rows, "a silent cloud turns nothing red here either");
+        assert_eq!((&equal.source, &equal.content, &equal.target), (&synced.source, &synced.content, &synced.target));
     }
 
     #[test]

@@ -107,6 +107,16 @@ impl Fingerprints {
         self.0.keys().map(String::as_str)
     }
 
+    /// Whether there is such a key.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Whether both hold the same under this key.
+    pub fn agrees(&self, other: &Self, key: &str) -> bool {
+        self.0.get(key).is_some_and(|print| other.0.get(key) == Some(print))
+    }
+
     /// The whole, as one content.
     pub fn content(&self) -> Content {
         Content(short_hash(self.to_annotation().as_bytes()))

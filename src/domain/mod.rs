@@ -5,6 +5,7 @@
 pub mod conditions;
 pub mod content;
 pub mod deletions;
+pub mod forecast;
 pub mod high_water;
 pub mod moment;
 pub mod name;

@@ -2,6 +2,7 @@
 
 use crate::crd::{SourceStatus, TargetStatus};
 use crate::domain::content::Content;
+use crate::domain::forecast::Forecast;
 use crate::domain::reason::Problem;
 use k8s_openapi::jiff::Timestamp;
 
@@ -14,6 +15,10 @@ pub enum Outcome {
     Unchanged,
     /// The Secret holds what status says, and what stood between agent and cloud is mended.
     Restored,
+    /// The spec asks to leave the Secret alone.
+    Suspended,
+    /// The spec asks to say what would be written.
+    Foreseen(Forecast),
     /// Waiting or failed; what the Secret holds did not change.
     Problem(Problem),
 }

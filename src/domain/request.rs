@@ -1,6 +1,6 @@
 //! A binding, parsed: what is wanted, where, and as which keys.
 
-use crate::crd::{DeletionPolicy, EnnoteSecretBinding, Mode, Target};
+use crate::crd::{DeletionPolicy, EnnoteSecretBinding, EnnoteSecretBindingStatus, Mode, Target};
 use crate::domain::content::binding_id;
 use crate::domain::high_water::ACCEPT;
 use crate::domain::name::{DataKey, SecretName};
@@ -139,6 +139,12 @@ impl Request {
             .collect()
     }
 
+    /// Whether a person asks to sync again and has not been answered yet.
+    pub fn renews(&self, status: &EnnoteSecretBindingStatus) -> bool {
+        let handled = status.last_handled.as_ref().and_then(|handled| handled.sync.as_ref());
+        self.asks.get(SYNC).is_some_and(|asked| Some(asked) != handled)
+    }
+
     /// The label that ties the target to this binding.
     pub fn binding_id(&self) -> String {
         binding_id(&self.binding)
@@ -190,6 +196,21 @@ mod tests {
         });
         let defaults = Defaults { secret_prefix: "pre-".into(), ..Defaults::default() };
         Request::parse(&serde_json::from_value(binding).unwrap(), &defaults)
+    }
+
+    #[test]
+    fn each_value_of_the_sync_annotation_asks_once() {
+        let mut request = parse("s").unwrap();
+        let status = |sync: Option<&str>| EnnoteSecretBindingStatus {
+            last_handled: Some(crate::crd::LastHandled { sync: sync.map(str::to_owned), ..Default::default() }),
+            ..Default::default()
+        };
+        assert!(!request.renews(&status(None)), "nobody asks");
+        request.asks.insert(SYNC.to_owned(), "2".to_owned());
+        assert!(
+            request.renews(&Default::default()) && request.renews(&status(None)) && request.renews(&status(Some("1")))
+        );
+        assert!(!request.renews(&status(Some("2"))));
     }
 
     #[test]

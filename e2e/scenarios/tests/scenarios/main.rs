@@ -24,6 +24,7 @@ mod isolation;
 mod issuer;
 mod manifests;
 mod monitoring;
+mod observe;
 mod render;
 mod resilience;
 mod rollouts;
