@@ -2,6 +2,7 @@
 //!
 //! Pure: no client, socket, clock, environment or spawn. Takes `now` and keys as arguments. May import: `crd`.
 
+pub mod claim;
 pub mod conditions;
 pub mod content;
 pub mod deletions;
