@@ -51,7 +51,7 @@ verify: needs $(DENY) gitops ## Licences, sources and bans of all dependencies; 
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
 .PHONY: gitops
-gitops: needs ## A binding in every state, judged by kstatus and by Argo CD's own code (builds that first: once, 3 min)
+gitops: needs ## A binding in every state, judged by kstatus and by Argo CD's own code (builds that first: once, 4 min)
 	@$(CARGO) build --workspace --locked --bin ennote-tools
 	@"$$($(TARGET)/debug/ennote-tools gitops)" examples/argocd/argocd-cm.yaml e2e/gitops/bindings
 

@@ -87,7 +87,7 @@ pub fn promtool(settings: &Settings) -> Result<PathBuf> {
 pub fn gitops(settings: &Settings) -> Result<PathBuf> {
     let module = GoModule {
         name: "gitops",
-        building: "building Argo CD's health evaluator and kstatus (once; about 3 min on two cores)",
+        building: "building Argo CD's health evaluator and kstatus (once; about 4 min on two cores)",
         flags: ["-trimpath", "-ldflags", "-s -w"].map(str::to_owned).into(),
     };
     let dir = module.build(settings, |_| Ok(()))?;
