@@ -103,10 +103,12 @@ pub fn next(
     status
 }
 
-/// What was known stays as it was; nothing is awaited any more.
+/// What was known stays as it was. What was awaited or tried again is that no more, so it must not look as if it would come: who
+/// waits by kstatus would wait for ever.
 fn suspend(status: &mut EnnoteSecretBindingStatus, generation: i64, now: Timestamp) {
+    let awaited = find(status, "Reconciling").is_some();
     status.conditions.retain(|c| c.type_ != "Reconciling");
-    if find(status, "Ready").is_some_and(|ready| ready.status != "Unknown" && ready.reason != SUSPENDED) {
+    if find(status, "Ready").is_some_and(|ready| !awaited && ready.status != "Unknown" && ready.reason != SUSPENDED) {
         return;
     }
     set(
@@ -300,7 +302,7 @@ mod tests {
             let before = next(&none, &Problem::new(reason, "m").into(), Freshness::Fresh, 1, at(0));
             let after = shown(&suspend(&before, 1));
             let ready = match reason.phase() {
-                Phase::Waiting => "Ready=True/Suspended".to_owned(),
+                Phase::Waiting | Phase::Retrying => "Ready=True/Suspended".to_owned(),
                 _ => format!("Ready=False/{reason}"),
             };
             assert!(after.contains(&ready) && !after.iter().any(|row| row.starts_with("Reconciling")), "{after:?}");
