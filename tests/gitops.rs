@@ -3,6 +3,7 @@
 
 use ennote_agent::crd::EnnoteSecretBindingStatus;
 use ennote_agent::domain::conditions::{Freshness, next};
+use ennote_agent::domain::forecast::Forecast;
 use ennote_agent::domain::outcome::Outcome;
 use ennote_agent::domain::reason::{Phase, Problem, Reason};
 use k8s_openapi::jiff::Timestamp;
@@ -86,6 +87,8 @@ impl State {
 const CURRENT: [&str; 2] = ["Current", "Healthy"];
 const WAITING: [&str; 2] = ["InProgress", "Progressing"];
 const FAILED: [&str; 2] = ["Failed", "Degraded"];
+const PAUSED: [&str; 2] = ["Current", "Suspended"];
+const LEFT_ALONE: &str = "spec.suspend is true: the Secret is left alone";
 const SYNCED: &str = "version 7 of \"payments db\" is in Secret payments-db (2 keys)";
 
 fn at(second: i64) -> Result<Timestamp> {
@@ -122,20 +125,25 @@ fn states() -> Result<Vec<State>> {
     let mut all = Vec::new();
     for reason in Reason::ALL {
         let sentence = format!("what is wrong in {reason}, whose turn it is, and the command that mends it");
-        let problem = |old: &Value| after(old, &Problem::new(reason, sentence.clone()).into(), Freshness::Fresh);
-        let (judged, status, message) = match reason.phase() {
-            Phase::Synced if reason == Reason::Synced => (CURRENT, synced()?, SYNCED.to_owned()),
-            Phase::Synced => (CURRENT, problem(&json!({}))?, sentence.clone()),
-            Phase::Waiting | Phase::Retrying => (WAITING, problem(&json!({}))?, sentence.clone()),
-            Phase::Stalled => (FAILED, problem(&json!({}))?, sentence.clone()),
+        let problem = Outcome::from(Problem::new(reason, sentence.clone()));
+        let (outcome, judged) = match reason {
+            Reason::Suspended => (Outcome::Suspended, PAUSED),
+            Reason::Observed => (Outcome::Foreseen(Forecast { equal: false, sentence: sentence.clone() }), CURRENT),
+            _ => match reason.phase() {
+                Phase::Synced => (Outcome::Restored, CURRENT),
+                Phase::Waiting | Phase::Retrying => (problem, WAITING),
+                Phase::Stalled => (problem, FAILED),
+            },
         };
-        let mut state = State::new(reason.to_string(), status, judged, &message);
+        let (status, message) = match reason {
+            Reason::Synced => (synced()?, SYNCED),
+            Reason::Suspended => (after(&json!({}), &outcome, Freshness::Fresh)?, LEFT_ALONE),
+            _ => (after(&json!({}), &outcome, Freshness::Fresh)?, sentence.as_str()),
+        };
+        let mut state = State::new(reason.to_string(), status, judged, message);
         match reason {
             Reason::Observed => state.spec["mode"] = json!("Observe"),
-            Reason::Suspended => {
-                state = state.suspended();
-                state.argo = "Suspended";
-            }
+            Reason::Suspended => state = state.suspended(),
             _ => {}
         }
         all.push(state);
@@ -147,7 +155,10 @@ fn states() -> Result<Vec<State>> {
     let withheld = after(&synced()?, &Outcome::Unchanged, Freshness::Withheld)?;
     let unseen = json!({"observedGeneration": -1});
     let unheard = "the agent has not seen this generation yet";
-    let paused = ["Current", "Suspended"];
+    let suspended = |name: &str, before: &Value, judged, message: &str| -> Result<State> {
+        Ok(State::new(name, after(before, &Outcome::Suspended, Freshness::Fresh)?, judged, message).suspended())
+    };
+    let retried = after(&json!({}), &Problem::new(Reason::ClusterError, "no answer").into(), Freshness::Fresh)?;
     let silent = "no word from the cloud for 10 minutes; the Secret is kept as it is";
     let kept_back = "the cloud counts more deliveries than arrive: something between the agent and Ennote keeps them back; the \
                      Secret is kept as it is. Tell who runs the network";
@@ -177,9 +188,11 @@ fn states() -> Result<Vec<State>> {
             CURRENT,
             &rolled("1 in progress: Deployment/web"),
         ),
-        State::new("suspended-synced", synced()?, paused, &format!("suspended; {SYNCED}")).suspended(),
-        State::new("suspended-stalled", stalled, ["Failed", "Suspended"], "suspended; taken").suspended(),
-        State::new("suspended-waiting", waiting, ["InProgress", "Suspended"], "suspended; none yet").suspended(),
+        suspended("suspended-synced", &synced()?, PAUSED, &format!("suspended; {SYNCED}"))?,
+        suspended("suspended-stalled", &stalled, ["Failed", "Suspended"], "suspended; taken")?,
+        // Nothing is awaited or tried again any more, so nobody may be made to wait for it.
+        suspended("suspended-waiting", &waiting, PAUSED, LEFT_ALONE)?,
+        suspended("suspended-retrying", &retried, PAUSED, LEFT_ALONE)?,
         State::new("suspended-unseen", unseen, WAITING, unheard).suspended(),
         State::new("deleting", synced()?, ["Terminating", "Progressing"], "Pending deletion").deleting(),
     ]);
