@@ -15,6 +15,7 @@ use crate::cluster::status::StatusWriter;
 use crate::cluster::watch::Watches;
 use crate::cluster::workloads::Workloads;
 use crate::config::{BUILD, BUILT_MS, RunSettings};
+use crate::controller::claiming::Claims;
 use crate::controller::context::{Context, Latest, Lists, Memos, Targets};
 use crate::controller::ledgers::Ledgers;
 use crate::controller::report;
@@ -118,6 +119,8 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         wake_report,
         defaults: Defaults { secret_prefix: settings.secret_prefix.clone(), cleanup_orphans: settings.cleanup_orphans },
         agent: format!("{}/{}", settings.target_namespace, settings.instance_name),
+        claims: Claims::default(),
+        patience: Duration::from_secs(settings.claim_patience.max(1)),
         started: Instant::now(),
     });
     let context = Arc::new(WorkloadContext { shared: shared.clone(), memos: WorkloadMemos::default() });

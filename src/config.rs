@@ -147,6 +147,10 @@ pub struct RunSettings {
     #[arg(long, env = "ENNOTE_STAND_BY", default_value_t = 60, hide = true)]
     pub stand_by: u64,
 
+    /// Seconds that another agent over the same binding gets to answer whether it lives.
+    #[arg(long, env = "ENNOTE_CLAIM_PATIENCE", default_value_t = 30, hide = true)]
+    pub claim_patience: u64,
+
     /// Log filter, as in `info` or `ennote_agent=debug,info`.
     #[arg(long, env = "ENNOTE_LOG", default_value = "info")]
     pub log: String,

@@ -3,7 +3,7 @@
 
 use crate::cluster::DEADLINE;
 use crate::cluster::error::{Chain, ClusterError};
-use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus};
+use crate::crd::{Claim, EnnoteSecretBinding, EnnoteSecretBindingStatus};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -14,6 +14,9 @@ use serde_json::json;
 pub const BINDING_MANAGER: &str = "ennote-agent/binding";
 /// Owns rollouts, baselines and the condition RolledOut.
 pub const WORKLOAD_MANAGER: &str = "ennote-agent/workload";
+
+/// Owns the claim that this agent makes to a binding of another one.
+const CLAIM_MANAGER: &str = "ennote-agent/claim";
 
 /// An Event to publish. Notices that are equal but for their note are counted as one series, so what tells two apart goes
 /// into `related`.
@@ -67,6 +70,19 @@ impl StatusWriter {
         let params = PatchParams::apply(manager).force();
         let call = api.patch_status(name, &params, &apply);
         Ok(tokio::time::timeout(DEADLINE, call).await.map_err(|_| ClusterError::TimedOut)??)
+    }
+
+    /// Asks, in the status of a binding that another agent writes, whether that one lives. Touches nothing else of it.
+    ///
+    /// # Errors
+    /// The API server's refusal; 404 or 409 when the binding is gone or another object.
+    pub async fn claim(
+        &self,
+        binding: &EnnoteSecretBinding,
+        claim: &Claim,
+    ) -> Result<EnnoteSecretBinding, ClusterError> {
+        let status = EnnoteSecretBindingStatus { claim: Some(claim.clone()), ..EnnoteSecretBindingStatus::default() };
+        self.write(binding, CLAIM_MANAGER, &status).await
     }
 
     /// Publishes an Event. Failure is logged: an Event is a courtesy.

@@ -5,6 +5,7 @@ use crate::cloud::inbox::Wanted;
 use crate::cluster::error::ClusterError;
 use crate::controller::asking::ask;
 use crate::controller::binding_status;
+use crate::controller::claiming::{Stand, stand};
 use crate::controller::context::{Context, Fact, List, Memo};
 use crate::controller::deletion::tombstone;
 use crate::controller::delivery::{Taken, take_in};
@@ -38,6 +39,10 @@ pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>)
         context.inbox.unwant(uid(&binding));
         return Ok(Action::await_change());
     }
+    let binding = match stand(binding, &context).await? {
+        Stand::Ours(binding) => binding,
+        Stand::Theirs(again) => return Ok(Action::requeue(again)),
+    };
     let (outcome, again, acknowledge) = match pass(&binding, &context).await {
         Pass::Hold(pause) => return Ok(Action::requeue(pause)),
         Pass::Done { outcome, again, acknowledge } => (outcome, again, acknowledge),

@@ -5,6 +5,7 @@ use crate::cluster::error::{Chain, ClusterError};
 use crate::cluster::status::{BINDING_MANAGER, Notice};
 use crate::controller::context::Context;
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus};
+use crate::domain::claim;
 use crate::domain::conditions::{self, find};
 use crate::domain::high_water;
 use crate::domain::outcome::Outcome;
@@ -25,6 +26,10 @@ pub(super) async fn write(
     let mut next = conditions::next(&old, outcome, freshness, generation, context.now());
     if let Some(text) = high_water::moot(binding) {
         next.last_handled.get_or_insert_default().accept = Some(text);
+    }
+    next.agent = Some(context.agent.clone());
+    if let Some(at) = claim::question(&old, &context.agent) {
+        next.claim_answered = Some(at.clone());
     }
     if handled && let Some(text) = request::asks(binding).remove(SYNC) {
         next.last_handled.get_or_insert_default().sync = Some(text);

@@ -6,9 +6,11 @@ use crate::cloud::state::LinkState;
 use crate::cluster::secrets::{SecretIndex, Secrets};
 use crate::cluster::status::StatusWriter;
 use crate::cluster::workloads::Workloads;
+use crate::controller::claiming::Claims;
 use crate::controller::ledgers::Ledgers;
 use crate::controller::observing::Foreseen;
 use crate::crd::EnnoteSecretBinding;
+use crate::domain::claim;
 use crate::domain::reason::Problem;
 use crate::domain::request::{Asks, Defaults, Request};
 use crate::rollout::workload::{Kind, Workload};
@@ -61,6 +63,10 @@ pub struct Context {
     pub defaults: Defaults,
     /// The name of this agent in status, as NAMESPACE/NAME.
     pub agent: String,
+    /// What is remembered of other agents.
+    pub claims: Claims,
+    /// How long another agent has to answer.
+    pub patience: Duration,
     /// When the process started.
     pub started: Instant,
 }
@@ -96,11 +102,18 @@ impl Context {
         self.seen_workloads.state_filter(|w| w.namespace() == namespace && w.restarts_for(binding, target))
     }
 
-    /// Whether this very binding is still there. The watch and all passes run in one task, so what holds is true until the
+    /// Whether this very binding is still there, and not another agent's. The watch and all passes run in one task, so what holds is true until the
     /// next await.
     pub fn lives(&self, namespace: &str, name: &str, uid: &str) -> bool {
-        let seen = self.bindings.get(&ObjectRef::new(name).within(namespace));
-        seen.is_some_and(|b| b.metadata.uid.as_deref() == Some(uid) && b.metadata.deletion_timestamp.is_none())
+        self.binding(namespace, name).is_some_and(|b| {
+            let there = b.metadata.uid.as_deref() == Some(uid) && b.metadata.deletion_timestamp.is_none();
+            there && !self.is_theirs(&b)
+        })
+    }
+
+    /// Whether another agent writes this binding.
+    pub fn is_theirs(&self, binding: &EnnoteSecretBinding) -> bool {
+        claim::is_theirs(binding.status.as_ref(), &self.agent)
     }
 
     /// Declares a want of a binding that is still there: one of a binding that is gone would never be taken back.
@@ -122,6 +135,7 @@ impl Context {
     pub fn forget(&self, namespace: &str, name: &str, uid: &str) {
         self.inbox.unwant(uid);
         self.memos.end(uid);
+        self.claims.forget(uid);
         self.latest.forget(uid);
         self.ledgers.remove(namespace, name, uid);
     }

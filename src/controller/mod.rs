@@ -6,6 +6,7 @@
 mod asking;
 pub mod binding;
 mod binding_status;
+pub mod claiming;
 pub mod context;
 mod deletion;
 pub mod delivery;

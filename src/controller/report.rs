@@ -59,6 +59,9 @@ pub async fn flush(context: &Context) {
 /// The API server's refusal. A binding that is gone is none.
 pub async fn write(context: &Context, namespace: &str, name: &str) -> Result<(), ClusterError> {
     let Some(binding) = context.binding(namespace, name) else { return Ok(()) };
+    if context.is_theirs(&binding) {
+        return Ok(());
+    }
     prune(context, &binding, namespace);
     let (ledger, dirty) = context.ledgers.with(&binding, |ledger| ledger.clone());
     if !dirty {

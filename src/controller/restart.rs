@@ -82,7 +82,7 @@ impl Pass<'_> {
     }
 
     fn each(&self, mut act: impl FnMut(&mut Ledger, &Reader)) {
-        for reader in self.readers {
+        for reader in self.readers.iter().filter(|reader| reader.ours) {
             change(&reader.binding, self.context, |ledger| act(ledger, reader));
         }
     }

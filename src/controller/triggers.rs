@@ -2,7 +2,7 @@
 //!
 //! | source | wakes | verbs |
 //! |---|---|---|
-//! | binding created, spec or annotations edited, deleted | the binding, its workloads | ennotesecretbindings: get, list, watch |
+//! | binding created, spec or annotations edited, deleted; claim or answer of another agent | the binding, its workloads | ennotesecretbindings: get, list, watch |
 //! | Secret created, edited, deleted (metadata) | the bindings that write to it | secrets: get, list, watch |
 //! | Deployment, StatefulSet, DaemonSet changed | the workload | apps: get, list, watch |
 //! | delivery from the cloud | the binding | - |
@@ -17,6 +17,7 @@ use crate::controller::context::{Context, List};
 use crate::controller::workload::WorkloadContext;
 use crate::controller::{binding, workload};
 use crate::crd::EnnoteSecretBinding;
+use crate::domain::claim;
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
 use crate::rollout::workload::Workload;
@@ -139,8 +140,8 @@ where
     writer.apply_watcher_event(&Event::InitDone);
 }
 
-/// What of a binding wakes its controller: not its status, which the controller writes itself.
-type Shape = (i64, Option<std::collections::BTreeMap<String, String>>, bool);
+/// What of a binding wakes its controller: not its status, which the controller writes itself, but for the words of other agents.
+type Shape = (i64, Option<std::collections::BTreeMap<String, String>>, bool, claim::Foreign);
 
 fn binding_changed(
     change: Change<EnnoteSecretBinding>,
@@ -153,8 +154,9 @@ fn binding_changed(
         Change::Applied(binding) => {
             let meta = &binding.metadata;
             let uid = meta.uid.clone().unwrap_or_default();
-            let shape =
-                (meta.generation.unwrap_or_default(), meta.annotations.clone(), meta.deletion_timestamp.is_some());
+            let foreign = claim::foreign(binding.status.as_ref(), &context.agent);
+            let deleted = meta.deletion_timestamp.is_some();
+            let shape = (meta.generation.unwrap_or_default(), meta.annotations.clone(), deleted, foreign);
             let replaced =
                 context.bindings.get(&ObjectRef::from_obj(&binding)).filter(|old| old.metadata.uid != meta.uid);
             if let Some(old) = replaced {

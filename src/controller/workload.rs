@@ -67,6 +67,8 @@ pub(super) struct Reader {
     pub(super) binding: Arc<EnnoteSecretBinding>,
     pub(super) reading: Reading,
     pub(super) version: i64,
+    /// Not another agent's.
+    pub(super) ours: bool,
 }
 
 /// One pass over a workload.
@@ -152,15 +154,17 @@ fn reader(workload: &Workload, binding: Arc<EnnoteSecretBinding>, context: &Cont
     let status = binding.status.as_ref()?;
     let content = Content::from_text(status.content.as_ref()?);
     let (baseline, _) = context.ledgers.with(&binding, |ledger| ledger.baseline(workload.key()).cloned());
-    // Nothing restarts for a binding that only observes, as if it ran what is there already. What is recorded stays.
-    let baseline = if request.mode == Mode::Observe { Some(content.clone()) } else { baseline };
+    let ours = !context.is_theirs(&binding);
+    // Nothing restarts for a binding that only observes, nor for another agent's, as if the workload ran what is there already.
+    // What is recorded stays, and the stamp speaks of all, so that two agents mean the same by it.
+    let baseline = if request.mode == Mode::Observe || !ours { Some(content.clone()) } else { baseline };
     let reading = Reading {
         binding: request.binding,
         content,
         baseline,
         changed_at: status.last_sync_time.as_ref().map(|t| t.0),
     };
-    Some(Reader { reading, version: status.held_version().unwrap_or(0), binding })
+    Some(Reader { reading, version: status.held_version().unwrap_or(0), ours, binding })
 }
 
 /// Bindings that remember this workload although it restarts for them no more. The caller has seen that their list is
@@ -173,7 +177,7 @@ fn forget_others(workload: &Workload, readers: &[Reader], context: &Context) {
         }
         let Some(binding) = context.binding(workload.namespace(), &name) else { continue };
         // A binding without content yet has nothing to forget either.
-        if binding.status.as_ref().is_none_or(|s| s.content.is_none()) {
+        if context.is_theirs(&binding) || binding.status.as_ref().is_none_or(|s| s.content.is_none()) {
             continue;
         }
         change(&binding, context, |ledger| ledger.forget(workload.key()));

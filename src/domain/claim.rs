@@ -51,6 +51,12 @@ pub fn other<'a>(status: Option<&'a EnnoteSecretBindingStatus>, own: &str) -> Op
     status?.agent.as_deref().filter(|agent| *agent != own)
 }
 
+/// The question of another agent that is not answered yet.
+pub fn question<'a>(status: &'a EnnoteSecretBindingStatus, own: &str) -> Option<&'a Time> {
+    let claim = status.claim.as_ref().filter(|claim| claim.by != own);
+    claim.map(|claim| &claim.at).filter(|at| status.claim_answered.as_ref() != Some(at))
+}
+
 /// What of the status of a binding another agent may have written: it wakes the controller.
 pub type Foreign = (Option<String>, Option<Claim>, Option<Time>);
 
@@ -74,9 +80,7 @@ pub fn decide(
     (now, clock): (Moment, Timestamp),
 ) -> Act {
     if other(Some(status), own).is_none() {
-        let claim = status.claim.as_ref().filter(|claim| claim.by != own);
-        let asked = claim.map(|claim| &claim.at).filter(|at| status.claim_answered.as_ref() != Some(at));
-        return Act::Mine(asked.cloned());
+        return Act::Mine(question(status, own).cloned());
     }
     let counts = patience * COUNTS;
     match belief {

@@ -35,6 +35,7 @@ pub fn own(status: &EnnoteSecretBindingStatus) -> EnnoteSecretBindingStatus {
         conditions: status.conditions.iter().filter(|c| OWN_TYPES.contains(&c.type_.as_str())).cloned().collect(),
         rollouts: None,
         baselines: None,
+        claim: None,
         ..status.clone()
     }
 }

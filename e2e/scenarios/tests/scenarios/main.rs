@@ -3,6 +3,7 @@
 //! All scenarios share one control plane, each in namespaces of its own with its own cloud, release and agent; those that
 //! disturb the control plane start one of their own.
 
+mod agents;
 mod boundaries;
 mod chart;
 mod contents;
