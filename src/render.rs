@@ -6,8 +6,8 @@
 use crate::config::{OutputFormat, RenderSettings};
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::content::StampKey;
+use crate::domain::mapping::map;
 use crate::domain::observed::{FINGERPRINTS, Observed};
-use crate::domain::payload::{PayloadError, map};
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::{Defaults, Request};
 use crate::domain::secret_value::SecretData;
@@ -64,10 +64,7 @@ fn draft(binding: &EnnoteSecretBinding, payload: &[u8], defaults: &Defaults) -> 
     let request = Request::parse(binding, defaults)?;
     // The key that fingerprints are made with comes with a delivery; what depends on it is not printed.
     let key = StampKey::new(&[0; 32]);
-    let data = map(payload, &request.mapping).map_err(|error| {
-        let reason = if matches!(error, PayloadError::Unusable(_)) { Reason::BadPayload } else { Reason::BadMapping };
-        Problem::new(reason, error.to_string())
-    })?;
+    let data = map(payload, &request.mapping, &key).map_err(|error| Problem::new(error.reason(), error.to_string()))?;
     match plan(&request, &Observed::Absent, data, &key).step {
         Step::Create(draft) | Step::Patch { draft, .. } => Ok(draft),
         Step::Nothing(_) => Err(Problem::new(Reason::BadMapping, "there is nothing to write")),

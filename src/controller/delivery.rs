@@ -11,10 +11,10 @@ use crate::crypto::envelope::{Expected, Opened};
 use crate::domain::content::{Fingerprints, StampKey};
 use crate::domain::deletions::notice;
 use crate::domain::high_water::{self, ACCEPT, Asked, Verdict, admit};
+use crate::domain::mapping::{MappingError, map};
 use crate::domain::observed::Observed;
 use crate::domain::outcome::Held;
 use crate::domain::ownership;
-use crate::domain::payload::{PayloadError, map};
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
 use crate::domain::secret_value::SecretData;
@@ -46,22 +46,15 @@ struct Payload {
     source: SourceStatus,
     committed_at_ms: i64,
     key: StampKey,
-    data: Result<SecretData, PayloadError>,
+    data: Result<SecretData, MappingError>,
 }
 
 impl Payload {
     /// What is kept of it where nothing is written.
     fn expected(self) -> Taken {
-        let bad = |error: PayloadError| Problem::new(reason_of(&error), error.to_string());
+        let bad = |error: MappingError| Problem::new(error.reason(), error.to_string());
         let expected = self.data.map(|data| Fingerprints::of(&self.key, &data)).map_err(bad);
         Taken::Foreseen(number(self.source.version), expected)
-    }
-}
-
-fn reason_of(error: &PayloadError) -> Reason {
-    match error {
-        PayloadError::Unusable(_) => Reason::BadPayload,
-        _ => Reason::BadMapping,
     }
 }
 
@@ -152,8 +145,8 @@ impl Word {
                 Said::Payload(Box::new(Payload {
                     source: source(&expected, facts.version),
                     committed_at_ms: facts.committed_at_ms,
+                    data: map(payload.expose(), &request.mapping, &stamp_key),
                     key: stamp_key,
-                    data: map(payload.expose(), &request.mapping),
                 }))
             }
         }
@@ -184,7 +177,7 @@ async fn write(
     let version = number(payload.source.version);
     let mut data = match payload.data {
         Ok(data) => data,
-        Err(error) => return Taken::Seen(version, Problem::new(reason_of(&error), error.to_string())),
+        Err(error) => return Taken::Seen(version, Problem::new(error.reason(), error.to_string())),
     };
     if !context.link.borrow().heard_lately(clock::now()) {
         return Taken::Again(Problem::new(

@@ -23,6 +23,34 @@ impl StampKey {
     }
 }
 
+impl StampKey {
+    /// What salts are made with.
+    pub fn salt(&self) -> Salt {
+        Salt(Self::new(&self.0))
+    }
+}
+
+/// Salts that equal data gets again: without them what is salted would be another content each time.
+#[derive(Debug)]
+pub struct Salt(StampKey);
+
+impl Salt {
+    /// The first 16 bytes of the HMAC-SHA256 of these parts under the stamp key.
+    pub fn of(&self, parts: &[&[u8]]) -> [u8; 16] {
+        let mut salt = [0; 16];
+        // HMAC takes keys of any length, so this cannot fail.
+        if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.0.as_slice()) {
+            mac.update(b"ennote/salt");
+            for part in parts {
+                mac.update(&(part.len() as u64).to_be_bytes());
+                mac.update(part);
+            }
+            salt.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+        }
+        salt
+    }
+}
+
 impl fmt::Debug for StampKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("StampKey(..)")

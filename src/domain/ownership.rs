@@ -93,9 +93,9 @@ fn holder(secret: &Existing) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::domain::mapping::{KeyRules, Mapping};
     use crate::domain::name::SecretName;
     use crate::domain::observed::Owner;
-    use crate::domain::payload::Mapping;
     use crate::domain::request::{SourceRef, shape};
 
     pub(crate) fn request() -> Request {
@@ -110,7 +110,7 @@ pub(crate) mod tests {
             source: SourceRef { workspace: String::new(), secret: "payments db".into(), pin: None },
             target: SecretName::parse("payments-db").unwrap(),
             shape: shape(None, &Default::default()),
-            mapping: Mapping::Everything,
+            mapping: Mapping::Everything(KeyRules::default()),
         }
     }
 

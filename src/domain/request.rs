@@ -3,10 +3,9 @@
 use crate::crd::{DeletionPolicy, EnnoteSecretBinding, EnnoteSecretBindingStatus, Mode, Target};
 use crate::domain::content::binding_id;
 use crate::domain::high_water::ACCEPT;
-use crate::domain::name::{DataKey, SecretName};
-use crate::domain::payload::Mapping;
+use crate::domain::mapping::{self, Mapping};
+use crate::domain::name::SecretName;
 use crate::domain::reason::{Problem, Reason};
-use jsonptr::PointerBuf;
 use std::collections::BTreeMap;
 
 /// Before the names of annotations that ask the agent for something.
@@ -125,7 +124,7 @@ impl Request {
             source,
             target,
             shape: shape(binding.spec.target.as_ref(), defaults),
-            mapping: mapping(binding)?,
+            mapping: mapping::mapping(&binding.spec)?,
             binding: name,
         })
     }
@@ -169,18 +168,6 @@ pub fn shape(target: Option<&Target>, defaults: &Defaults) -> Shape {
         retain: target.deletion_policy == Some(DeletionPolicy::Retain),
         goes_with_source: gone.unwrap_or(defaults.cleanup_orphans),
     }
-}
-
-fn mapping(binding: &EnnoteSecretBinding) -> Result<Mapping, Problem> {
-    let Some(entries) = &binding.spec.data else { return Ok(Mapping::Everything) };
-    let bad = |text: String| Problem::new(Reason::BadMapping, text);
-    let keys = entries.iter().map(|entry| {
-        let key = DataKey::parse(&entry.key).map_err(|k| bad(format!("a Secret cannot hold the key {k:?}")))?;
-        let pointer = PointerBuf::parse(entry.pointer.clone().unwrap_or_default())
-            .map_err(|_| bad(format!("{:?} is not a JSON Pointer (RFC 6901)", entry.pointer)))?;
-        Ok((key, pointer))
-    });
-    Ok(Mapping::Keys(keys.collect::<Result<_, _>>()?))
 }
 
 #[cfg(test)]

@@ -1,0 +1,266 @@
+//! What of the engine's language a template may use, and what can be told of it without a payload.
+//!
+//! Allowed is what cannot grow beyond what it is given: text, values, if, for over parts of the payload, filters of our own,
+//! tests, comparisons, logic, and `~` within a bound. Everything that binds a new value (set, with, macro) or builds from a
+//! number (`*`, `**`, `+`, range) is not: a few lines of it fill any memory.
+
+use crate::domain::template::filters;
+use minijinja::Value;
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, ForLoop, Stmt};
+use minijinja::machinery::parse;
+use minijinja::syntax::SyntaxConfig;
+use std::fmt;
+
+/// `htpasswd` costs a twentieth of a second each time.
+const MAX_HTPASSWD: usize = 4;
+/// The tests.
+const TESTS: [&str; 5] = ["defined", "undefined", "none", "string", "number"];
+/// Filters whose result a for loop may walk.
+const WALKED: [&str; 6] = ["items", "dictsort", "keys", "lines", "split", "default"];
+
+/// What is known of a template.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    /// How often texts are joined by `~`.
+    pub(super) joins: usize,
+    /// Places in the payload that have to be there.
+    pub(super) paths: Vec<Path>,
+}
+
+/// A place in the payload, as a template names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Path(Vec<String>);
+
+impl Path {
+    /// Whether a payload has it.
+    pub(super) fn is_in(&self, root: &Value) -> bool {
+        let found = self.0.iter().try_fold(root.clone(), |here, name| {
+            let next = here.get_item(&Value::from(name.as_str())).ok()?;
+            let next = if next.is_undefined() {
+                name.parse::<usize>().ok().and_then(|n| here.get_item(&Value::from(n)).ok())?
+            } else {
+                next
+            };
+            (!next.is_undefined()).then_some(next)
+        });
+        found.is_some()
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, name) in self.0.iter().enumerate() {
+            let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
+            match (at, plain) {
+                (0, _) => f.write_str(name)?,
+                (_, true) => write!(f, ".{name}")?,
+                (_, false) => write!(f, "[{name:?}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A line break at the end is kept as it was written.
+pub(super) fn syntax() -> SyntaxConfig {
+    SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default()
+}
+
+/// Reads a template.
+pub(super) fn read(text: &str) -> Result<Facts, String> {
+    let parsed = parse(text, "template", syntax()).map_err(|error| {
+        let line = error.line().map_or(1, |line| line);
+        format!("line {line}: it is not understood")
+    })?;
+    let mut walk = Walk { facts: Facts::default(), names: vec!["loop".to_owned()], htpasswds: 0, depth: 0 };
+    walk.statement(&parsed)?;
+    walk.facts.paths.dedup();
+    Ok(walk.facts)
+}
+
+struct Walk {
+    facts: Facts,
+    /// Names that loops give.
+    names: Vec<String>,
+    htpasswds: usize,
+    depth: usize,
+}
+
+fn refused<T>(line: u16, what: &str) -> Result<T, String> {
+    Err(format!("line {line}: {what} is not allowed in a template"))
+}
+
+impl Walk {
+    fn statement(&mut self, statement: &Stmt<'_>) -> Result<(), String> {
+        match statement {
+            Stmt::Template(all) => self.body(&all.children),
+            Stmt::EmitRaw(_) => Ok(()),
+            Stmt::EmitExpr(emit) => self.expression(&emit.expr),
+            Stmt::IfCond(cond) => {
+                self.expression(&cond.expr)?;
+                self.body(&cond.true_body)?;
+                self.body(&cond.false_body)
+            }
+            Stmt::ForLoop(each) => self.each(each, each.span().start_line),
+            Stmt::WithBlock(with) => refused(with.span().start_line, "with"),
+            Stmt::Set(set) => refused(set.span().start_line, "set"),
+            Stmt::SetBlock(set) => refused(set.span().start_line, "set"),
+            Stmt::AutoEscape(block) => refused(block.span().start_line, "autoescape"),
+            Stmt::FilterBlock(block) => refused(block.span().start_line, "a filter block"),
+            Stmt::Do(call) => refused(call.span().start_line, "do"),
+        }
+    }
+
+    fn body(&mut self, body: &[Stmt<'_>]) -> Result<(), String> {
+        body.iter().try_for_each(|statement| self.statement(statement))
+    }
+
+    fn each(&mut self, each: &ForLoop<'_>, line: u16) -> Result<(), String> {
+        if each.recursive {
+            return refused(line, "a recursive for");
+        }
+        if !walkable(&each.iter) {
+            return refused(line, "a for over anything but a part of the payload");
+        }
+        self.expression(&each.iter)?;
+        let known = self.names.len();
+        match &each.target {
+            Expr::Var(var) => self.names.push(var.id.to_owned()),
+            Expr::Tuple(all) => self.names.extend(all.items.iter().filter_map(name)),
+            Expr::List(all) => self.names.extend(all.items.iter().filter_map(name)),
+            _ => return refused(line, "such a name in a for"),
+        }
+        self.depth += 1;
+        each.filter_expr.iter().try_for_each(|expression| self.expression(expression))?;
+        self.body(&each.body)?;
+        self.depth -= 1;
+        self.names.truncate(known);
+        self.body(&each.else_body)
+    }
+
+    fn expression(&mut self, expression: &Expr<'_>) -> Result<(), String> {
+        let line = expression.span().start_line;
+        if let Some(path) = path(expression) {
+            if !self.names.contains(&path.0[0]) && !self.facts.paths.contains(&path) {
+                self.facts.paths.push(path);
+            }
+            return Ok(());
+        }
+        match expression {
+            Expr::Var(_) | Expr::Const(_) => Ok(()),
+            Expr::Slice(slice) => {
+                self.expression(&slice.expr)?;
+                let bounds = [&slice.start, &slice.stop, &slice.step];
+                bounds.into_iter().flatten().try_for_each(|bound| self.expression(bound))
+            }
+            Expr::UnaryOp(op) => self.expression(&op.expr),
+            Expr::BinOp(op) => {
+                match op.op {
+                    BinOpKind::Concat => self.facts.joins += 1,
+                    BinOpKind::Mul => return refused(line, "*"),
+                    BinOpKind::Pow => return refused(line, "**"),
+                    BinOpKind::Add => return refused(line, "+ (join texts with ~)"),
+                    _ => {}
+                }
+                self.expression(&op.left)?;
+                self.expression(&op.right)
+            }
+            Expr::Compare(compare) => {
+                self.expression(&compare.expr)?;
+                compare.ops.iter().try_for_each(|op| self.expression(&op.expr))
+            }
+            Expr::IfExpr(cond) => {
+                self.expression(&cond.test_expr)?;
+                self.expression(&cond.true_expr)?;
+                cond.false_expr.iter().try_for_each(|other| self.expression(other))
+            }
+            Expr::Filter(filter) => self.filter(filter, line),
+            Expr::Test(test) => {
+                if !TESTS.contains(&test.name) {
+                    return Err(format!(
+                        "line {line}: there is no test {:?}; there are {}",
+                        test.name,
+                        TESTS.join(", ")
+                    ));
+                }
+                // Asked whether it is there, it need not be.
+                if path(&test.expr).is_none() { self.expression(&test.expr) } else { Ok(()) }
+            }
+            Expr::GetAttr(get) => self.expression(&get.expr),
+            Expr::GetItem(get) => {
+                self.expression(&get.expr)?;
+                self.expression(&get.subscript_expr)
+            }
+            Expr::Call(_) => refused(line, "a call (there are no functions and no methods, only filters)"),
+            Expr::List(list) => list.items.iter().try_for_each(|item| self.expression(item)),
+            Expr::Tuple(_) => refused(line, "a tuple"),
+            Expr::Map(_) => refused(line, "a map"),
+        }
+    }
+
+    fn filter(&mut self, filter: &minijinja::machinery::ast::Filter<'_>, line: u16) -> Result<(), String> {
+        if !filters::NAMES.contains(&filter.name) {
+            let names = filters::NAMES.join(", ");
+            return Err(format!("line {line}: there is no filter {:?}; there are {names}", filter.name));
+        }
+        if filter.name == "htpasswd" {
+            self.htpasswds += 1;
+            if self.depth > 0 {
+                return refused(line, "htpasswd in a loop");
+            }
+            if self.htpasswds > MAX_HTPASSWD {
+                return Err(format!("line {line}: htpasswd may stand at most {MAX_HTPASSWD} times in a template"));
+            }
+        }
+        if let Some(of) = &filter.expr
+            && !(matches!(filter.name, "default" | "d") && path(of).is_some())
+        {
+            self.expression(of)?;
+        }
+        filter.args.iter().try_for_each(|argument| match argument {
+            CallArg::Pos(value) => self.expression(value),
+            CallArg::Kwarg(..) | CallArg::PosSplat(_) | CallArg::KwargSplat(_) => {
+                refused(line, "an argument with a name or a star")
+            }
+        })
+    }
+}
+
+fn name(expression: &Expr<'_>) -> Option<String> {
+    match expression {
+        Expr::Var(var) => Some(var.id.to_owned()),
+        _ => None,
+    }
+}
+
+/// A chain of constant names from a variable.
+fn path(expression: &Expr<'_>) -> Option<Path> {
+    match expression {
+        Expr::Var(var) => Some(Path(vec![var.id.to_owned()])),
+        Expr::GetAttr(get) => {
+            let mut names = path(&get.expr)?;
+            names.0.push(get.name.to_owned());
+            Some(names)
+        }
+        Expr::GetItem(get) => {
+            let mut names = path(&get.expr)?;
+            match &get.subscript_expr {
+                Expr::Const(key) => names.0.push(key.value.to_string()),
+                _ => return None,
+            }
+            Some(names)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a loop over it walks what the payload holds, and nothing that was built.
+fn walkable(expression: &Expr<'_>) -> bool {
+    match expression {
+        Expr::Filter(filter) => WALKED.contains(&filter.name) && filter.expr.as_ref().is_some_and(walkable),
+        Expr::GetItem(get) => walkable(&get.expr),
+        Expr::GetAttr(get) => walkable(&get.expr),
+        Expr::Var(_) => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,335 @@
+//! Templates over a payload: `spec.data[].template`, in the language of Jinja.
+//!
+//! Guarantees: no file, network or environment is reached, since there is no loader and no function; time, output and memory
+//! are bounded, whatever the author wrote; numbers print as they were written; no value of the payload is in an error.
+
+mod filters;
+mod grammar;
+mod value;
+
+use crate::domain::content::StampKey;
+use crate::domain::secret_value::SecretValue;
+use filters::Budget;
+use grammar::Facts;
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use std::io;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Bytes of a template; the schema says the same.
+const MAX_TEMPLATE: usize = 16 * 1024;
+/// Bytes that one template may give, and one filter.
+const MAX_OUTPUT: usize = 1024 * 1024;
+/// Bytes that may be copied to join texts with `~`: what one expression can hold at a time.
+const MAX_JOINED: usize = 8 * 1024 * 1024;
+/// Steps of the engine, which counts the bytes that it copies as well.
+const FUEL: u64 = 200_000;
+
+/// A template that was read and found to stay within its bounds.
+#[derive(Clone, Debug)]
+pub struct Template {
+    source: Arc<str>,
+    facts: Arc<Facts>,
+}
+
+impl PartialEq for Template {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+/// Why a template gave no text. Names stand in it, never values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplateError {
+    /// Names that the payload does not have.
+    Missing(Vec<String>),
+    /// Anything else.
+    Failed(String),
+}
+
+impl Template {
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// A sentence with the line: what is not understood, or not allowed.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > MAX_TEMPLATE {
+            return Err(format!("it is {} bytes long, at most {MAX_TEMPLATE} are taken", text.len()));
+        }
+        Ok(Self { source: text.into(), facts: Arc::new(grammar::read(text)?) })
+    }
+
+    /// The text for a payload, which is one JSON object. `key` salts what has to be salted.
+    ///
+    /// # Errors
+    /// All names that are missing at once, or what failed.
+    pub fn render(&self, payload: &str, key: &StampKey) -> Result<SecretValue, TemplateError> {
+        let failed = |text: &str| TemplateError::Failed(text.to_owned());
+        if (self.facts.joins + 1) * (payload.len() + self.source.len()) > MAX_JOINED {
+            return Err(failed(
+                "it joins more texts with ~ than the payload's size allows; write them after each other",
+            ));
+        }
+        let root = value::read(payload).map_err(|()| failed("the payload cannot be read"))?;
+        let budget = Arc::new(Budget::default());
+        let mut engine = Environment::empty();
+        engine.set_undefined_behavior(UndefinedBehavior::Strict);
+        engine.set_auto_escape_callback(|_| AutoEscape::None);
+        engine.set_fuel(Some(FUEL));
+        engine.set_recursion_limit(64);
+        engine.set_formatter(|out, _, value| {
+            if value.is_undefined() {
+                return Err(ErrorKind::UndefinedError.into());
+            }
+            value::show(value, out).map_err(|_| ErrorKind::WriteFailure.into())
+        });
+        filters::install(&mut engine, &budget, key);
+        engine.set_syntax(grammar::syntax());
+        let template = engine.template_from_str(&self.source).map_err(|_| failed("it is not a template"))?;
+        let mut out = Capped(Zeroizing::new(Vec::new()));
+        match template.render_captured_to(root.clone(), &mut out) {
+            Ok(_) => Ok(SecretValue::copy_of(&out.0)),
+            Err(error) => Err(self.told(&error, &root, &budget)),
+        }
+    }
+
+    /// The engine's own sentences may quote values: what went wrong is told by the kind, the line and our own words.
+    fn told(&self, error: &minijinja::Error, root: &minijinja::Value, budget: &Budget) -> TemplateError {
+        let missing: Vec<String> =
+            self.facts.paths.iter().filter(|path| !path.is_in(root)).map(ToString::to_string).collect();
+        if error.kind() == ErrorKind::UndefinedError && !missing.is_empty() {
+            return TemplateError::Missing(missing);
+        }
+        let why = budget.said().unwrap_or_else(|| {
+            match error.kind() {
+                ErrorKind::OutOfFuel => "it takes too many steps",
+                ErrorKind::WriteFailure => "it gives more than 1 MiB",
+                ErrorKind::UndefinedError => "a name in it has no value",
+                ErrorKind::MissingArgument | ErrorKind::TooManyArguments => {
+                    "a filter has the wrong number of arguments"
+                }
+                ErrorKind::CannotUnpack => "a for loop has the wrong number of names",
+                _ => "an operation does not fit the value that it is given",
+            }
+            .to_owned()
+        });
+        let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
+        TemplateError::Failed(format!("{line}{why}"))
+    }
+}
+
+/// Takes no more than a value may have.
+struct Capped(Zeroizing<Vec<u8>>);
+
+impl io::Write for Capped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_OUTPUT {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PAYLOAD: &str = r#"{"keysValues":{"user":"app","pass":"p@ss/wörd","n":12345678901234567890123,"e":1e3,"one":1.0,"i":7,
+        "a b":"blank","list":["x","y"],"t":true,"z":null,"o":{"k":"v","n":1.50},"ml":"one\ntwo"},"securityNotes":"canary"}"#;
+
+    fn made(template: &str, payload: &str) -> Result<String, String> {
+        let parsed = Template::parse(template)?;
+        match parsed.render(payload, &StampKey::new(&[7; 32])) {
+            Ok(value) => Ok(String::from_utf8(value.expose().to_vec()).unwrap()),
+            Err(TemplateError::Missing(names)) => Err(format!("missing {}", names.join(", "))),
+            Err(TemplateError::Failed(why)) => Err(why),
+        }
+    }
+
+    #[test]
+    fn values_print_as_they_were_written() {
+        for (template, want) in [
+            (
+                "postgres://{{ keysValues.user }}:{{ keysValues.pass | urlencode }}@db/app",
+                "postgres://app:p%40ss%2Fw%C3%B6rd@db/app",
+            ),
+            (
+                "{{ keysValues.n }} {{ keysValues.e }} {{ keysValues.one }} {{ keysValues.i }}",
+                "12345678901234567890123 1e3 1.0 7",
+            ),
+            ("{{ keysValues[\"a b\"] }} {{ keysValues.t }} {{ keysValues.z }}", "blank true null"),
+            ("{{ keysValues.o }} {{ keysValues.list }}", r#"{"k":"v","n":1.50} ["x","y"]"#),
+            ("line\n", "line\n"),
+            ("{% for k, v in keysValues.o | items %}{{ k }}={{ v }};{% endfor %}", "k=v;n=1.50;"),
+            ("{% for x in keysValues.list %}{{ x }}{% if not loop.last %},{% endif %}{% endfor %}", "x,y"),
+            ("{% if keysValues.nope is defined %}a{% else %}b{% endif %}", "b"),
+            ("{{ keysValues.nope | default('d') }} {{ keysValues.user | default('d') }}", "d app"),
+            ("{{ (keysValues.user ~ ':' ~ keysValues.i) | b64encode }}", "YXBwOjc="),
+            ("{{ 'yes' if keysValues.i > 5 and keysValues.user == 'app' else 'no' }}", "yes"),
+        ] {
+            assert_eq!(made(template, PAYLOAD).as_deref(), Ok(want), "{template}");
+        }
+    }
+
+    #[test]
+    fn every_filter() {
+        for (expression, want) in [
+            ("'aGk=' | b64decode", "hi"),
+            ("keysValues.o | tojson", r#"{"k":"v","n":1.50}"#),
+            ("'a\"b' | tojson", r#""a\"b""#),
+            ("'a\"b' | quote", r#""a\"b""#),
+            ("\"it's\" | squote", r#"'it'\''s'"#),
+            ("keysValues.ml | indent(2)", "one\n  two"),
+            ("keysValues.ml | nindent(2)", "\n  one\n  two"),
+            ("'  x ' | trim", "x"),
+            ("'aB' | upper", "AB"),
+            ("'aB' | lower", "ab"),
+            ("'aXbX' | replace('X', '--')", "a--b--"),
+            ("keysValues.list | join('+')", "x+y"),
+            ("['a', keysValues.user] | join", "aapp"),
+            ("'a,b' | split(',') | join(';')", "a;b"),
+            ("keysValues.ml | lines | join('|')", "one|two"),
+            ("keysValues.list | length", "2"),
+            ("'wörd' | length", "4"),
+            ("keysValues.list | first", "x"),
+            ("keysValues.list | last", "y"),
+            ("keysValues.o | keys | join(',')", "k,n"),
+            ("'abc' | sha256", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        ] {
+            assert_eq!(made(&format!("{{{{ {expression} }}}}"), PAYLOAD).as_deref(), Ok(want), "{expression}");
+        }
+    }
+
+    #[test]
+    fn htpasswd_is_bcrypt_with_a_salt_that_equal_data_gives_again() {
+        let one = made("{{ keysValues.user | htpasswd(keysValues.pass) }}", PAYLOAD).unwrap();
+        assert!(one.starts_with("app:$2y$10$"), "{one}");
+        assert_eq!(made("{{ 'app' | htpasswd(keysValues.pass) }}", PAYLOAD), Ok(one.clone()));
+        assert_ne!(made("{{ 'app' | htpasswd('other') }}", PAYLOAD), Ok(one.clone()));
+        let hash = one.strip_prefix("app:").unwrap();
+        assert!(bcrypt::verify("p@ss/wörd", hash).unwrap() && !bcrypt::verify("x", hash).unwrap());
+        for (bad, why) in [
+            ("{{ 'a:b' | htpasswd('x') }}", "colon"),
+            (&*format!("{{{{ 'a' | htpasswd('{}') }}}}", "x".repeat(73)), "72 bytes"),
+            ("{% for x in keysValues.list %}{{ x | htpasswd('p') }}{% endfor %}", "loop"),
+            (&*"{{ 'a' | htpasswd('b') }}".repeat(5), "at most 4"),
+        ] {
+            assert!(made(bad, PAYLOAD).unwrap_err().contains(why), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_missing_name_is_told_at_once() {
+        let template = "{{ keysValues.x }}{{ keysValues.user }}{{ other }}{{ keysValues['a c'].d }}{{ keysValues.q | default('') }}";
+        assert_eq!(made(template, PAYLOAD).unwrap_err(), "missing keysValues.x, other, keysValues[\"a c\"].d");
+        assert_eq!(made("{{ keysValues.user.deeper }}", PAYLOAD).unwrap_err(), "missing keysValues.user.deeper");
+    }
+
+    #[test]
+    fn what_reaches_out_or_grows_is_refused_with_its_line() {
+        for (bad, why) in [
+            ("{% include 'x' %}", "line 1"),
+            ("\n{% set x = 'a' %}", "line 2"),
+            ("{% macro m() %}{% endmacro %}", "line 1"),
+            ("{% with x = 'a' %}{% endwith %}", "with"),
+            ("{{ range(10) }}", "call"),
+            ("{{ keysValues.user.upper() }}", "call"),
+            ("{{ 'a' * 1000000000 }}", "*"),
+            ("{{ 9 ** 999999999 }}", "**"),
+            ("{{ 'a' + 'b' }}", "+"),
+            ("{{ x | nosuch }}", "nosuch"),
+            ("{{ x is nosuch }}", "nosuch"),
+            ("{{ ", "line 1"),
+            ("{% for x in [[1, 2]] %}{% for y in [x, x] %}{{ y }}{% endfor %}{% endfor %}", "for"),
+            ("{% for x in keysValues recursive %}{% endfor %}", "recursive"),
+            ("{% filter upper %}a{% endfilter %}", "filter"),
+        ] {
+            let told = Template::parse(bad).unwrap_err();
+            assert!(told.contains(why), "{bad}: {told}");
+        }
+        assert!(Template::parse(&format!("{{{{ {}1{} }}}}", "(".repeat(8000), ")".repeat(8000))).is_err());
+        assert!(Template::parse(&"{% if a %}".repeat(1600)).is_err());
+        assert!(Template::parse(&"x".repeat(16 * 1024 + 1)).is_err());
+    }
+
+    #[test]
+    fn a_hostile_template_is_cut_short() {
+        let big = format!(r#"{{"a":"{}","list":[{}1]}}"#, "x".repeat(200_000), "1,".repeat(5_000));
+        for (bad, why) in [
+            ("{% for x in list %}{{ a }}{% endfor %}", "1 MiB"),
+            ("{% for x in list %}{% for y in list %}{% endfor %}{% endfor %}", "steps"),
+            ("{{ a | replace('x', 'yyyyyyyyyy') }}", "1 MiB"),
+            ("{{ a | indent(99999999) }}", "columns"),
+            ("{{ a | split('') | length }}", "separator"),
+            ("{% for x in list %}{{ (a | upper) == 'X' }}{% endfor %}", "together"),
+            (&*format!("{{{{ {} }}}}", vec!["a"; 100].join("~")), "~"),
+            (&*format!("{{{{ [{}] | join }}}}", vec!["a"; 100].join(",")), "1 MiB"),
+        ] {
+            assert!(made(bad, &big).unwrap_err().contains(why), "{bad}: {:?}", made(bad, &big).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn no_value_is_in_an_error() {
+        for bad in [
+            "{{ securityNotes.x.y }}",
+            "{{ securityNotes | b64decode }}",
+            "{{ -securityNotes }}",
+            "{{ securityNotes | first(1, 2, 3) }}",
+            "{% for a, b in securityNotes %}{% endfor %}",
+            "{{ 'x:y' | htpasswd(securityNotes) }}",
+            "{{ keysValues[securityNotes] }}",
+        ] {
+            let told = made(bad, PAYLOAD).unwrap_err();
+            assert!(!told.contains("canary"), "{bad}: {told}");
+        }
+    }
+
+    #[test]
+    fn the_reference_page_tells_the_truth() {
+        let page = include_str!("../../../docs/templates.md");
+        let mut rows = 0;
+        for line in page.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> =
+                line.trim_matches('|').split(" | ").map(|cell| cell.trim().trim_matches('`')).collect();
+            let [template, result, ..] = cells[..] else { panic!("{line}") };
+            let (template, result) = (template.replace("\\|", "|"), result.replace("\\|", "|").replace("\\n", "\n"));
+            assert_eq!(made(&template, PAYLOAD_OF_THE_PAGE).as_deref(), Ok(result.as_str()), "{line}");
+            rows += 1;
+        }
+        assert!(rows >= 20, "{rows} rows");
+        assert!(page.contains(PAYLOAD_OF_THE_PAGE));
+        for filter in filters::NAMES {
+            assert!(page.contains(&format!("| {filter}")), "{filter} is not on the page");
+        }
+    }
+
+    const PAYLOAD_OF_THE_PAGE: &str = r#"{"keysValues":{"user":"app","pass":"p@ss word","port":5432,"a b":"c","hosts":["h1","h2"],"cert":"one\ntwo"}}"#;
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_template_or_refused(text in "[ -~\n{}%|.]{0,80}") {
+            let _ = made(&text, PAYLOAD);
+        }
+
+        #[test]
+        fn any_expression_stays_within_its_bounds(
+            of in prop_oneof![Just("keysValues.user"), Just("keysValues.ml"), Just("keysValues.list"), Just("keysValues.o"), Just("keysValues.n"), Just("x"), Just("'a'")],
+            chain in proptest::collection::vec(proptest::sample::select(filters::NAMES), 0..4),
+            argument in prop_oneof![Just(""), Just("('a')"), Just("('a', 'b')"), Just("(7)"), Just("(keysValues.list)")],
+        ) {
+            let cheap = chain.iter().filter(|name| **name != "htpasswd");
+            let filters: String = cheap.map(|name| format!(" | {name}{argument}")).collect();
+            match made(&format!("{{{{ {of}{filters} }}}}"), PAYLOAD) {
+                Ok(text) => prop_assert!(text.len() <= MAX_OUTPUT),
+                Err(told) => prop_assert!(!told.contains("canary")),
+            }
+        }
+    }
+}

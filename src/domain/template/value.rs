@@ -1,0 +1,175 @@
+//! A payload as the engine sees it, and a value of the engine as text.
+
+use minijinja::value::{Enumerator, Object, ObjectRepr, Value, ValueKind};
+use serde::Deserialize;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+/// The fields of an object, in their order.
+#[derive(Debug)]
+struct Fields(Vec<(Value, Value)>);
+
+impl Object for Fields {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Map
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.0.iter().map(|(name, _)| name.clone()).collect())
+    }
+}
+
+/// A number that the engine would print otherwise than it was written.
+#[derive(Debug)]
+struct Exact(Box<str>);
+
+impl Object for Exact {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A JSON text.
+pub(super) fn read(json: &str) -> Result<Value, ()> {
+    serde_json::from_str::<Read>(json).map(|read| read.0).map_err(|_| ())
+}
+
+struct Read(Value);
+
+impl<'de> Deserialize<'de> for Read {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        let error = |_| serde::de::Error::custom("not readable");
+        Ok(Self(match raw.as_bytes().first() {
+            Some(b'{') => Value::from_object(Fields(serde_json::from_str::<Members>(raw).map_err(error)?.0)),
+            Some(b'[') => Value::from(serde_json::from_str::<Items>(raw).map_err(error)?.0),
+            Some(b'"') => Value::from(serde_json::from_str::<String>(raw).map_err(error)?),
+            Some(b't') => Value::from(true),
+            Some(b'f') => Value::from(false),
+            Some(b'n') => Value::from(()),
+            _ => number(raw),
+        }))
+    }
+}
+
+fn number(text: &str) -> Value {
+    match text.parse::<i64>() {
+        Ok(number) if number.to_string() == text => Value::from(number),
+        _ => Value::from_object(Exact(text.into())),
+    }
+}
+
+struct Members(Vec<(Value, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Members;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some((key, value)) = map.next_entry::<String, Read>()? {
+                    members.push((Value::from(key), value.0));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Visit)
+    }
+}
+
+struct Items(Vec<Value>);
+
+impl<'de> Deserialize<'de> for Items {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Items;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Items, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element::<Read>()? {
+                    items.push(item.0);
+                }
+                Ok(Items(items))
+            }
+        }
+        deserializer.deserialize_seq(Visit)
+    }
+}
+
+/// A value as text: strings as they are, all else as compact JSON.
+pub(super) fn show(value: &Value, out: &mut impl Write) -> fmt::Result {
+    match value.as_str() {
+        Some(text) => out.write_str(text),
+        None => json(value, out),
+    }
+}
+
+/// A value as compact JSON.
+pub(super) fn json(value: &Value, out: &mut impl Write) -> fmt::Result {
+    if let Some(text) = value.as_str() {
+        return string(text, out);
+    }
+    match value.kind() {
+        ValueKind::Undefined | ValueKind::None => out.write_str("null"),
+        ValueKind::Bool => out.write_str(if value.is_true() { "true" } else { "false" }),
+        ValueKind::Number => write!(out, "{value}"),
+        ValueKind::Map => {
+            out.write_char('{')?;
+            for (at, name) in value.try_iter().map_err(|_| fmt::Error)?.enumerate() {
+                if at > 0 {
+                    out.write_char(',')?;
+                }
+                json(&name, out)?;
+                out.write_char(':')?;
+                json(&value.get_item(&name).map_err(|_| fmt::Error)?, out)?;
+            }
+            out.write_char('}')
+        }
+        ValueKind::Seq | ValueKind::Iterable => {
+            out.write_char('[')?;
+            for (at, item) in value.try_iter().map_err(|_| fmt::Error)?.enumerate() {
+                if at > 0 {
+                    out.write_char(',')?;
+                }
+                json(&item, out)?;
+            }
+            out.write_char(']')
+        }
+        _ => match value.downcast_object_ref::<Exact>() {
+            Some(number) => out.write_str(&number.0),
+            None => Err(fmt::Error),
+        },
+    }
+}
+
+fn string(text: &str, out: &mut impl Write) -> fmt::Result {
+    out.write_char('"')?;
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => write!(out, "\\{c}")?,
+            '\n' => out.write_str("\\n")?,
+            '\r' => out.write_str("\\r")?,
+            '\t' => out.write_str("\\t")?,
+            c if c.is_control() => write!(out, "\\u{:04x}", u32::from(c))?,
+            c => out.write_char(c)?,
+        }
+    }
+    out.write_char('"')
+}
