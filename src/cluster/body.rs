@@ -2,10 +2,12 @@
 //!
 //! Every name that goes in is of a type whose characters need no JSON escape: keys, names, labels, base64url fingerprints.
 
+use crate::domain::observed::{ADOPT, Owner};
 use crate::domain::sync_plan::Draft;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 struct Wiped(Zeroizing<Vec<u8>>);
@@ -29,8 +31,9 @@ pub(super) fn create(draft: &Draft) -> Bytes {
 
 /// The body of a JSON merge patch (RFC 7396) under preconditions; `null` removes a key.
 pub(super) fn patch(draft: &Draft, uid: &str, resource_version: &str, drop: &[String]) -> Bytes {
+    let owners = draft.taken.as_ref().map(|others| owners(draft, others)).unwrap_or_default();
     let head = format!(
-        r#"{{"metadata":{{"uid":"{uid}","resourceVersion":"{resource_version}",{}}},"data":{{"#,
+        r#"{{"metadata":{{"uid":"{uid}","resourceVersion":"{resource_version}",{}{owners}}},"data":{{"#,
         metadata(draft)
     );
     let separator = if draft.data.is_empty() { "" } else { "," };
@@ -39,11 +42,23 @@ pub(super) fn patch(draft: &Draft, uid: &str, resource_version: &str, drop: &[St
     with_data(&head, draft, &tail)
 }
 
+/// A merge patch replaces the list, so what others put there is written again.
+fn owners(draft: &Draft, others: &[Owner]) -> String {
+    let (name, uid) = &draft.owner;
+    let ours = json!({
+        "apiVersion": "ennote.io/v1alpha1", "kind": "EnnoteSecretBinding", "name": name, "uid": uid, "controller": true,
+    });
+    let others =
+        others.iter().map(|o| json!({"apiVersion": o.api_version, "kind": o.kind, "name": o.name, "uid": o.uid}));
+    format!(r#","ownerReferences":{}"#, Value::Array(others.chain([ours]).collect()))
+}
+
 fn metadata(draft: &Draft) -> String {
     let pairs = |of: &[(&'static str, String)]| {
         of.iter().map(|(key, value)| format!("\"{key}\":\"{value}\"")).collect::<Vec<_>>().join(",")
     };
-    format!(r#""labels":{{{}}},"annotations":{{{}}}"#, pairs(&draft.labels), pairs(&draft.annotations))
+    let mark = if draft.taken.is_some() { format!(",\"{ADOPT}\":null") } else { String::new() };
+    format!(r#""labels":{{{}}},"annotations":{{{}{mark}}}"#, pairs(&draft.labels), pairs(&draft.annotations))
 }
 
 fn with_data(head: &str, draft: &Draft, tail: &str) -> Bytes {
@@ -70,7 +85,6 @@ mod tests {
     use super::*;
     use crate::domain::name::{DataKey, SecretName};
     use crate::domain::secret_value::SecretValue;
-    use serde_json::{Value, json};
 
     fn draft(pairs: &[(&str, &str)]) -> Draft {
         Draft {
@@ -79,12 +93,25 @@ mod tests {
             labels: vec![("app.kubernetes.io/managed-by", "ennote-agent".into())],
             annotations: vec![("ennote.io/binding", "db".into())],
             owner: ("db".into(), "u-1".into()),
+            taken: None,
             data: pairs.iter().map(|(k, v)| (DataKey::parse(k).unwrap(), SecretValue::copy_of(v.as_bytes()))).collect(),
         }
     }
 
     fn parsed(bytes: Bytes) -> Value {
         serde_json::from_slice(&bytes).unwrap()
+    }
+
+    #[test]
+    fn a_secret_that_is_taken_gets_our_owner_keeps_the_others_and_loses_the_mark() {
+        let other = Owner { kind: "ConfigMap".into(), name: "c".into(), uid: "u-2".into(), ..Owner::default() };
+        let body = parsed(patch(&Draft { taken: Some(vec![other]), ..draft(&[("a", "1")]) }, "u", "7", &[]));
+        let owners = &body["metadata"]["ownerReferences"];
+        assert_eq!((&owners[0]["uid"], &owners[1]["uid"]), (&json!("u-2"), &json!("u-1")));
+        assert_eq!(body["metadata"]["annotations"].get("ennote.io/adopt"), Some(&Value::Null));
+        let plain = parsed(patch(&draft(&[("a", "1")]), "u", "7", &[]));
+        assert!(plain["metadata"].get("ownerReferences").is_none());
+        assert!(plain["metadata"]["annotations"].get("ennote.io/adopt").is_none());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::cluster::{DEADLINE, body};
 use crate::domain::content::Fingerprints;
 use crate::domain::deletions::NOBODY;
 use crate::domain::observed::{
-    BINDING, BINDING_ID, Existing, FIELD_MANAGER, FINGERPRINTS, MANAGED_BY, Observed, Owner,
+    ADOPT, BINDING, BINDING_ID, Existing, FIELD_MANAGER, FINGERPRINTS, MANAGED_BY, Observed, Owner,
 };
 use crate::domain::sync_plan::{Draft, Step};
 use bytes::Bytes;
@@ -193,8 +193,17 @@ pub(super) fn reduce(meta: &ObjectMeta) -> Existing {
         managed_by: label(MANAGED_BY.0),
         binding_id: label(BINDING_ID),
         binding: annotation(BINDING).cloned(),
+        adopt: annotation(ADOPT).cloned(),
         fingerprints: annotation(FINGERPRINTS).and_then(|text| Fingerprints::from_annotation(text)),
-        owners: owners.map(|o| Owner { kind: o.kind.clone(), name: o.name.clone(), uid: o.uid.clone() }).collect(),
+        owners: owners
+            .map(|o| Owner {
+                api_version: o.api_version.clone(),
+                kind: o.kind.clone(),
+                name: o.name.clone(),
+                uid: o.uid.clone(),
+                controller: o.controller == Some(true),
+            })
+            .collect(),
         managers,
         our_keys,
         deleting: meta.deletion_timestamp.is_some(),

@@ -82,12 +82,14 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
             return Pass::say(problem);
         }
     };
-    if !context.lists.has(&request.namespace, List::Secrets) || !context.settled(&request.namespace) {
+    // A binding that is not known yet would pass for gone.
+    let listed = [List::Bindings, List::Secrets].into_iter().all(|list| context.lists.has(&request.namespace, list));
+    if !listed || !context.settled(&request.namespace) {
         return Pass::Hold(UNLISTED);
     }
     let memo = context.memos.of(&request);
     let observed = context.index.observe(&request.namespace, request.target.as_str());
-    let allowed = ownership::check(&request, &observed);
+    let allowed = ownership::check(&request, &observed, &context.claims(binding, &request, &observed));
     if request.mode == Mode::Observe && (allowed.is_err() || !context.inbox.arrived_for(&request.uid)) {
         let wanted = wanted(&request);
         return observing::pass(binding, &request, &wanted, (&observed, allowed), memo, context);

@@ -289,6 +289,11 @@ impl Targets {
         }
     }
 
+    /// The Secret that a binding writes to.
+    pub fn of(&self, namespace: &str, binding: &str) -> Option<String> {
+        lock(&self.0).of_binding.get(&(namespace.to_owned(), binding.to_owned())).cloned()
+    }
+
     /// The bindings of a Secret.
     pub fn bindings(&self, namespace: &str, secret: &str) -> Vec<String> {
         let aims = lock(&self.0);

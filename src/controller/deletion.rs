@@ -24,7 +24,7 @@ pub(super) async fn tombstone(
     let say = |text: String| Some(Problem::new(Reason::SourceDeleted, format!("{notice}{text}")));
     let target = &request.target;
     let Observed::Present(secret) = observed else { return say(format!(", and Secret {target} with it")) };
-    if ownership::check(request, observed).is_err() {
+    if ownership::check(request, observed, &context.claims(binding, request, observed)).is_err() {
         return None;
     }
     // The status must say so first: the fuse counts what it says.

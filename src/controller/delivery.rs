@@ -188,7 +188,7 @@ async fn write(
     let namespace = &request.namespace;
     let mut observed = context.index.observe(namespace, request.target.as_str());
     for _ in 0..ATTEMPTS {
-        if let Err(problem) = ownership::check(request, &observed) {
+        if let Err(problem) = ownership::check(request, &observed, &context.claims(binding, request, &observed)) {
             return Taken::Again(problem);
         }
         let keys = data.len();

@@ -15,5 +15,6 @@ mod observing;
 mod pass;
 pub mod report;
 pub mod restart;
+mod rivals;
 pub mod triggers;
 pub mod workload;

@@ -165,18 +165,25 @@ fn binding_changed(
             let request = Request::parse(&binding, &context.defaults).ok();
             let (namespace, name) = place(&binding);
             let target = request.as_ref().map(|r| r.target.as_str());
+            let earlier = context.targets.of(namespace, name);
             context.targets.set(namespace, name, target);
             writer.apply_watcher_event(&Event::Apply(binding.clone()));
             if let Some(target) = target {
                 context.wake_workloads_of(namespace, name, target);
             }
             let turned = shapes.insert(uid, shape.clone()) != Some(shape);
+            if turned {
+                wake_rivals(namespace, name, earlier.as_deref(), context, listed);
+                wake_rivals(namespace, name, target.filter(|t| earlier.as_deref() != Some(*t)), context, listed);
+            }
             turned.then_some(binding)
         }
         Change::Deleted { namespace, name, .. } => {
             if let Some(old) = context.bindings.get(&ObjectRef::new(&name).within(&namespace)) {
                 writer.apply_watcher_event(&Event::Delete((*old).clone()));
+                let target = context.targets.of(&namespace, &name);
                 gone(&old, context, shapes);
+                wake_rivals(&namespace, &name, target.as_deref(), context, listed);
             }
             None
         }
@@ -185,6 +192,15 @@ fn binding_changed(
             wake_all(&namespace, context, listed);
             None
         }
+    }
+}
+
+/// The right to a Secret may have changed hands: the other bindings that aim at it are looked at.
+fn wake_rivals(namespace: &str, name: &str, target: Option<&str>, context: &Context, wake: &Wake) {
+    let aiming = target.map(|target| context.targets.bindings(namespace, target)).unwrap_or_default();
+    for rival in aiming.iter().filter(|rival| *rival != name) {
+        // The receiver lives as long as the controller.
+        let _ = wake.send(ObjectRef::new(rival).within(namespace));
     }
 }
 

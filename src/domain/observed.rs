@@ -14,6 +14,9 @@ pub const BINDING: &str = "ennote.io/binding";
 /// Annotation: fingerprints per key.
 pub const FINGERPRINTS: &str = "ennote.io/fingerprints";
 
+/// Annotation that a person sets on a Secret of someone else: the name of the binding that may take it.
+pub const ADOPT: &str = "ennote.io/adopt";
+
 /// The target, as far as metadata tells.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Observed {
@@ -36,6 +39,8 @@ pub struct Existing {
     pub binding_id: Option<String>,
     /// Annotation ennote.io/binding.
     pub binding: Option<String>,
+    /// Annotation ennote.io/adopt.
+    pub adopt: Option<String>,
     /// Annotation ennote.io/fingerprints, if it can be read.
     pub fingerprints: Option<Fingerprints>,
     /// Owner references.
@@ -49,12 +54,16 @@ pub struct Existing {
 }
 
 /// One owner reference.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Owner {
+    /// API version of the owner.
+    pub api_version: String,
     /// Kind of the owner.
     pub kind: String,
     /// Its name.
     pub name: String,
     /// Its uid.
     pub uid: String,
+    /// Whether it is the one that manages the Secret.
+    pub controller: bool,
 }

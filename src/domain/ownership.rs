@@ -1,40 +1,151 @@
 //! May we write this Secret, and who holds it if not: ordered checks, the first that speaks decides.
+//!
+//! Guarantee: of the bindings that aim at one Secret at most one may write it at any time, whatever came in which order: the
+//! oldest that lives.
 
+use crate::domain::content::binding_id;
 use crate::domain::deletions::NOBODY;
-use crate::domain::observed::{Existing, MANAGED_BY, Observed};
+use crate::domain::observed::{ADOPT, Existing, MANAGED_BY, Observed, Owner};
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
+use k8s_openapi::jiff::Timestamp;
+
+/// What the right to a Secret depends on, besides the Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// When the binding was made.
+    pub created: Option<Timestamp>,
+    /// The uid of the Secret that the binding wrote last.
+    pub held: Option<String>,
+    /// The other bindings that live and aim at the Secret, or are named by its label.
+    pub rivals: Vec<Rival>,
+}
+
+/// Another binding of the namespace that lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rival {
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+    /// Whether it aims at the same Secret.
+    pub aims_here: bool,
+}
 
 /// Decides whether the target is ours to write.
 ///
 /// # Errors
-/// `Collision` with the holder, or a wait for the garbage collector.
-pub fn check(request: &Request, observed: &Observed) -> Result<(), Problem> {
+/// `Collision` with the holder, `Released`, or a wait for the garbage collector.
+pub fn check(request: &Request, observed: &Observed, claims: &Claims) -> Result<(), Problem> {
+    if let Some(problem) = of_an_older_binding(request, claims) {
+        return Err(problem);
+    }
     let Observed::Present(secret) = observed else { return Ok(()) };
-    CHECKS.iter().find_map(|check| check(request, secret)).map_or(Ok(()), Err)
+    CHECKS.iter().find_map(|check| check(request, secret, claims)).map_or(Ok(()), Err)
 }
 
-type Check = fn(&Request, &Existing) -> Option<Problem>;
+type Check = fn(&Request, &Existing, &Claims) -> Option<Problem>;
 
 /// The order is the specification.
-const CHECKS: [Check; 5] = [foreign, of_another_binding, handed_over, of_an_earlier_binding, going_away];
+const CHECKS: [Check; 6] = [released, foreign, of_another_binding, handed_over, of_an_earlier_binding, going_away];
 
-/// Not labelled as ours: never touched.
-fn foreign(request: &Request, secret: &Existing) -> Option<Problem> {
-    (secret.managed_by.as_deref() != Some(MANAGED_BY.1) || secret.binding_id.is_none())
-        .then(|| collision(request, &holder(secret)))
+/// The oldest binding that lives has the right, also to a Secret that does not exist yet.
+fn of_an_older_binding(request: &Request, claims: &Claims) -> Option<Problem> {
+    let us = (claims.created, &request.binding);
+    let older = claims.rivals.iter().filter(|rival| rival.aims_here && (rival.created, &rival.name) < us);
+    let oldest = older.min_by_key(|rival| (rival.created, &rival.name))?;
+    Some(Problem::new(
+        Reason::Collision,
+        format!(
+            "Secret {} is held by EnnoteSecretBinding/{}, which is older and aims at it too; this binding takes over when that \
+             one is deleted or aims elsewhere. Or choose another spec.target.name",
+            request.target, oldest.name
+        ),
+    ))
+}
+
+fn is_labelled(secret: &Existing) -> bool {
+    secret.managed_by.as_deref() == Some(MANAGED_BY.1) && secret.binding_id.is_some()
+}
+
+/// Ours, and a person took our label away. That is said, not fought.
+fn released(request: &Request, secret: &Existing, claims: &Claims) -> Option<Problem> {
+    let ours = claims.held.as_ref() == Some(&secret.uid);
+    if !ours || is_labelled(secret) || is_handed(request, secret) {
+        return None;
+    }
+    let (target, namespace) = (&request.target, &request.namespace);
+    let owned = if secret.owners.iter().any(|owner| owner.uid == request.uid) {
+        "; it still goes with the binding, unless its owner reference is removed"
+    } else {
+        ""
+    };
+    Some(Problem::new(
+        Reason::Released,
+        format!(
+            "Secret {target} was released: the label of the agent was taken from it, and the agent leaves it as it is from now \
+             on{owned}. To give it back: {}",
+            adopting(request, namespace)
+        ),
+    ))
+}
+
+/// Not labelled as ours: never touched, unless a person hands it over.
+fn foreign(request: &Request, secret: &Existing, _: &Claims) -> Option<Problem> {
+    if is_labelled(secret) || is_handed(request, secret) {
+        return None;
+    }
+    if let Some(owner) = controller(request, secret).filter(|_| secret.adopt.is_some()) {
+        return Some(Problem::new(
+            Reason::Collision,
+            format!(
+                "Secret {} exists and is held by {}/{}, which controls it; it was not touched and cannot be adopted. Remove that \
+                 owner reference first, or choose another spec.target.name",
+                request.target, owner.kind, owner.name
+            ),
+        ));
+    }
+    Some(collision(request, &holder(secret)))
 }
 
 /// Ours, but of a binding with another name.
-fn of_another_binding(request: &Request, secret: &Existing) -> Option<Problem> {
-    (secret.binding_id.as_deref() != Some(request.binding_id().as_str())).then(|| {
-        let other = secret.binding.as_deref().unwrap_or("unknown");
-        collision(request, &format!("EnnoteSecretBinding/{other}"))
-    })
+fn of_another_binding(request: &Request, secret: &Existing, claims: &Claims) -> Option<Problem> {
+    let label = secret.binding_id.as_ref().filter(|label| **label != request.binding_id() && is_labelled(secret))?;
+    let owned = secret.owners.iter().any(is_binding);
+    let other = secret.binding.as_deref().unwrap_or("unknown");
+    match claims.rivals.iter().find(|rival| binding_id(&rival.name) == *label) {
+        // Younger than us: an older one was refused before. Its owner reference goes by the same write.
+        Some(rival) if rival.aims_here => None,
+        Some(_) if is_handed(request, secret) => None,
+        Some(rival) => Some(collision(request, &format!("EnnoteSecretBinding/{}", rival.name))),
+        None if owned => Some(Problem::new(
+            Reason::AwaitingCollection,
+            format!(
+                "Secret {} still belongs to EnnoteSecretBinding/{other}, which is gone; waiting for the garbage collector",
+                request.target
+            ),
+        )),
+        // Left behind by a binding that is gone.
+        None => None,
+    }
+}
+
+fn is_binding(owner: &Owner) -> bool {
+    owner.kind == "EnnoteSecretBinding"
+}
+
+/// Who manages the Secret, if that is not this binding.
+fn controller<'a>(request: &Request, secret: &'a Existing) -> Option<&'a Owner> {
+    secret.owners.iter().find(|owner| owner.controller && owner.uid != request.uid)
+}
+
+/// Whether a person has handed it to this binding. What someone controls is not theirs to hand over.
+fn is_handed(request: &Request, secret: &Existing) -> bool {
+    secret.adopt.as_ref() == Some(&request.binding) && controller(request, secret).is_none()
 }
 
 /// Handed to the garbage collector by us. The reason stays SourceDeleted meanwhile: the fuse counts what says so.
-fn handed_over(request: &Request, secret: &Existing) -> Option<Problem> {
+fn handed_over(request: &Request, secret: &Existing, _: &Claims) -> Option<Problem> {
     secret.owners.iter().any(|o| o.uid == NOBODY.1).then(|| {
         Problem::new(
             Reason::SourceDeleted,
@@ -47,8 +158,11 @@ fn handed_over(request: &Request, secret: &Existing) -> Option<Problem> {
 }
 
 /// Of a deleted binding with the same name: the garbage collector will take it, and its deletion wakes us.
-fn of_an_earlier_binding(request: &Request, secret: &Existing) -> Option<Problem> {
-    let owner = secret.owners.iter().find(|o| o.kind == "EnnoteSecretBinding" && o.uid != request.uid)?;
+fn of_an_earlier_binding(request: &Request, secret: &Existing, _: &Claims) -> Option<Problem> {
+    if secret.binding_id.as_ref() != Some(&request.binding_id()) {
+        return None;
+    }
+    let owner = secret.owners.iter().find(|o| is_binding(o) && o.uid != request.uid)?;
     Some(Problem::new(
         Reason::AwaitingCollection,
         format!(
@@ -59,7 +173,7 @@ fn of_an_earlier_binding(request: &Request, secret: &Existing) -> Option<Problem
 }
 
 /// Deleted, but held by someone's finalizer.
-fn going_away(request: &Request, secret: &Existing) -> Option<Problem> {
+fn going_away(request: &Request, secret: &Existing, _: &Claims) -> Option<Problem> {
     secret.deleting.then(|| {
         Problem::new(
             Reason::AwaitingCollection,
@@ -70,13 +184,20 @@ fn going_away(request: &Request, secret: &Existing) -> Option<Problem> {
 
 fn collision(request: &Request, holder: &str) -> Problem {
     let (namespace, target) = (&request.namespace, &request.target);
+    let goes = if request.shape.retain { "" } else { "; it goes when the binding is deleted" };
     Problem::new(
         Reason::Collision,
         format!(
             "Secret {target} exists and is held by {holder}; it was not touched. Choose another spec.target.name, or remove it: \
-             kubectl delete secret {target} -n {namespace}"
+             kubectl delete secret {target} -n {namespace}. Or hand it over: {} (the keys of the payload are then written over, \
+             other keys stay{goes})",
+            adopting(request, namespace)
         ),
     )
+}
+
+fn adopting(request: &Request, namespace: &str) -> String {
+    format!("kubectl annotate secret {} -n {namespace} {ADOPT}={}", request.target, request.binding)
 }
 
 fn holder(secret: &Existing) -> String {
@@ -121,7 +242,13 @@ pub(crate) mod tests {
             managed_by: Some("ennote-agent".into()),
             binding_id: Some(request().binding_id()),
             binding: Some("payments-db".into()),
-            owners: vec![Owner { kind: "EnnoteSecretBinding".into(), name: "payments-db".into(), uid: "uid-1".into() }],
+            owners: vec![Owner {
+                kind: "EnnoteSecretBinding".into(),
+                name: "payments-db".into(),
+                uid: "uid-1".into(),
+                controller: true,
+                ..Owner::default()
+            }],
             ..Existing::default()
         }
     }
@@ -129,12 +256,12 @@ pub(crate) mod tests {
     fn verdict(edit: impl FnOnce(&mut Existing)) -> Result<(), Problem> {
         let mut secret = ours();
         edit(&mut secret);
-        check(&request(), &Observed::Present(Box::new(secret)))
+        check(&request(), &Observed::Present(Box::new(secret)), &Claims::default())
     }
 
     #[test]
     fn free_and_own_targets_may_be_written() {
-        assert_eq!(check(&request(), &Observed::Absent), Ok(()));
+        assert_eq!(check(&request(), &Observed::Absent, &Claims::default()), Ok(()));
         assert_eq!(verdict(|_| ()), Ok(()));
         assert_eq!(verdict(|s| s.owners.clear()), Ok(()), "a restored Secret without owner stays ours");
     }
@@ -157,7 +284,91 @@ pub(crate) mod tests {
             "field manager kubectl-create",
         );
         refused(|s| (s.managed_by, s.owners) = (None, vec![]), "someone else");
-        refused(|s| (s.binding_id, s.binding) = (Some("x".into()), Some("other".into())), "EnnoteSecretBinding/other");
+        refused(
+            |s| {
+                (s.managed_by, s.adopt, s.owners) = (None, Some("another".into()), vec![]);
+            },
+            "kubectl annotate secret payments-db -n shop ennote.io/adopt=payments-db",
+        );
+    }
+
+    #[test]
+    fn a_secret_is_adopted_by_the_named_binding_unless_someone_controls_it() {
+        let handed = |owner: Owner| {
+            verdict(|s| {
+                (s.managed_by, s.binding_id, s.adopt) = (None, None, Some("payments-db".into()));
+                s.owners = vec![owner];
+            })
+        };
+        let owner = Owner { kind: "Certificate".into(), name: "web".into(), uid: "c".into(), ..Owner::default() };
+        assert_eq!(handed(owner.clone()), Ok(()));
+        let problem = handed(Owner { controller: true, ..owner }).unwrap_err();
+        assert_eq!(problem.reason, Reason::Collision);
+        assert!(problem.message.contains("Certificate/web, which controls it"), "{}", problem.message);
+    }
+
+    #[test]
+    fn a_label_that_was_taken_away_releases_the_secret_until_it_is_given_back() {
+        let claims = Claims { held: Some("secret-1".into()), ..Claims::default() };
+        let said = |secret: Existing| check(&request(), &Observed::Present(Box::new(secret)), &claims);
+        for taken in [Existing { managed_by: None, ..ours() }, Existing { binding_id: None, ..ours() }] {
+            let problem = said(taken.clone()).unwrap_err();
+            assert_eq!(problem.reason, Reason::Released);
+            assert!(problem.message.contains("ennote.io/adopt=payments-db"), "{}", problem.message);
+            assert!(problem.message.contains("owner reference"), "{}", problem.message);
+            let unowned = said(Existing { owners: vec![], ..taken.clone() }).unwrap_err();
+            assert!(!unowned.message.contains("owner reference"), "{}", unowned.message);
+            assert_eq!(said(Existing { adopt: Some("payments-db".into()), ..taken.clone() }), Ok(()));
+            assert_eq!(said(Existing { uid: "other".into(), ..taken }).unwrap_err().reason, Reason::Collision);
+        }
+    }
+
+    /// Every set of three bindings that live, whoever wrote the Secret last and whether that one left it behind.
+    #[test]
+    fn at_most_one_binding_may_write_a_secret_and_it_is_the_oldest_that_lives() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        // Two of the same second: the name decides.
+        let all = [("b", at(1)), ("a", at(2)), ("c", at(2))];
+        let named = |name: &str| Request { binding: name.into(), uid: name.into(), ..request() };
+        for live in 1..8_usize {
+            let lives = |i: usize| live >> i & 1 == 1;
+            let oldest = (0..3).find(|i| lives(*i)).unwrap();
+            for (writer, retained) in [(0, true), (0, false), (1, true), (1, false), (2, true), (2, false), (3, true)] {
+                let observed = match all.get(writer) {
+                    None => Observed::Absent,
+                    Some((name, _)) => {
+                        let owner = Owner {
+                            kind: "EnnoteSecretBinding".into(),
+                            uid: (*name).into(),
+                            controller: true,
+                            ..Owner::default()
+                        };
+                        Observed::Present(Box::new(Existing {
+                            binding_id: Some(named(name).binding_id()),
+                            binding: Some((*name).into()),
+                            owners: if retained { vec![] } else { vec![owner] },
+                            ..ours()
+                        }))
+                    }
+                };
+                let may: Vec<usize> = (0..3)
+                    .filter(|i| lives(*i))
+                    .filter(|i| {
+                        let rivals = (0..3).filter(|o| o != i && lives(*o)).map(|o| Rival {
+                            name: all[o].0.into(),
+                            created: Some(all[o].1),
+                            aims_here: true,
+                        });
+                        let claims = Claims { created: Some(all[*i].1), held: None, rivals: rivals.collect() };
+                        check(&named(all[*i].0), &observed, &claims).is_ok()
+                    })
+                    .collect();
+                // What a dead binding owns is the garbage collector's, and nobody's until it is gone.
+                let collected = writer < 3 && !lives(writer) && !retained;
+                let expected = if collected { vec![] } else { vec![oldest] };
+                assert_eq!(may, expected, "live {live:03b}, written by {writer}, retained {retained}");
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::crd::EnnoteSecretBindingStatus;
 use crate::domain::conditions::is_synced;
 use crate::domain::content::{Fingerprints, StampKey};
 use crate::domain::name::{DataKey, SecretName};
-use crate::domain::observed::{BINDING, BINDING_ID, Existing, FINGERPRINTS, MANAGED_BY, Observed};
+use crate::domain::observed::{BINDING, BINDING_ID, Existing, FINGERPRINTS, MANAGED_BY, Observed, Owner};
 use crate::domain::request::Request;
 use crate::domain::secret_value::SecretData;
 
@@ -29,12 +29,19 @@ pub fn known_version(
         source.secret == request.source.secret && source.workspace == workspace && source.organization == organization;
     let same_target = status.target.as_ref().is_some_and(|t| t.uid == secret.uid && t.name == request.target.as_str());
     let held = status.held_version().and_then(|version| u64::try_from(version).ok()).unwrap_or(0);
-    if synced && same_source && same_target && intact(secret) { held } else { 0 }
+    if synced && same_source && same_target && intact(secret) && is_ours(request, secret) { held } else { 0 }
 }
 
 /// Whether every key that we wrote is still ours: another manager that edits or drops one takes it from our managed fields.
 pub fn intact(secret: &Existing) -> bool {
     secret.fingerprints.as_ref().is_some_and(|prints| prints.keys().all(|k| secret.our_keys.contains(k)))
+}
+
+/// Whether it says that it is this binding's, so that nothing of that has to be written.
+fn is_ours(request: &Request, secret: &Existing) -> bool {
+    secret.managed_by.as_deref() == Some(MANAGED_BY.1)
+        && secret.binding_id.as_ref() == Some(&request.binding_id())
+        && secret.adopt.as_ref() != Some(&request.binding)
 }
 
 /// What to write.
@@ -70,6 +77,8 @@ pub struct Draft {
     pub annotations: Vec<(&'static str, String)>,
     /// Name and uid of the binding that owns it.
     pub owner: (String, String),
+    /// Set when the Secret becomes this binding's by the write: the owners that it keeps besides.
+    pub taken: Option<Vec<Owner>>,
     /// Plaintext.
     pub data: SecretData,
 }
@@ -86,7 +95,8 @@ pub struct SyncPlan {
 /// Plans the write of `data`. The caller has checked ownership.
 pub fn plan(request: &Request, observed: &Observed, data: SecretData, key: &StampKey) -> SyncPlan {
     let prints = Fingerprints::of(key, &data);
-    let draft = |data| Draft {
+    let draft = |data, taken| Draft {
+        taken,
         namespace: request.namespace.clone(),
         name: request.target.clone(),
         labels: vec![(MANAGED_BY.0, MANAGED_BY.1.to_owned()), (BINDING_ID, request.binding_id())],
@@ -95,18 +105,22 @@ pub fn plan(request: &Request, observed: &Observed, data: SecretData, key: &Stam
         data,
     };
     let step = match observed {
-        Observed::Absent => Step::Create(draft(data)),
-        Observed::Present(secret) if intact(secret) && secret.fingerprints.as_ref() == Some(&prints) => {
+        Observed::Absent => Step::Create(draft(data, None)),
+        Observed::Present(secret)
+            if is_ours(request, secret) && intact(secret) && secret.fingerprints.as_ref() == Some(&prints) =>
+        {
             Step::Nothing(secret.clone())
         }
         Observed::Present(secret) => {
+            let others = secret.owners.iter().filter(|owner| owner.kind != "EnnoteSecretBinding").cloned();
+            let taken = (!is_ours(request, secret)).then(|| others.collect());
             let earlier = secret.fingerprints.iter().flat_map(Fingerprints::keys).map(str::to_owned);
             let mut drop: Vec<String> = secret.our_keys.iter().cloned().chain(earlier).collect();
             drop.retain(|k| DataKey::parse(k).is_ok() && !data.keys().any(|d| d.as_str() == k));
             drop.sort();
             drop.dedup();
             Step::Patch {
-                draft: draft(data),
+                draft: draft(data, taken),
                 uid: secret.uid.clone(),
                 resource_version: secret.resource_version.clone(),
                 drop,

@@ -135,9 +135,13 @@ async fn a_foreign_secret_stays_byte_for_byte() -> Result<()> {
     for (name, target, holder) in cases {
         let refused = until_condition(&world, name, "Ready", "False/Collision").await?;
         let said = message(&refused, "Ready");
-        ensure!(said.contains(&format!("Secret {target} exists and is held by {holder}")), "{name}: {said}");
+        ensure!(said.contains(&format!("is held by {holder}")), "{name}: {said}");
         let mend = format!("kubectl delete secret {target} -n {}", world.namespace);
-        ensure!(said.contains(&mend), "{name}: {said}");
+        // What another binding writes is not for anyone to delete or to hand over.
+        let adopt = format!("kubectl annotate secret {target} -n {} ennote.io/adopt={name}", world.namespace);
+        for step in [mend, adopt] {
+            ensure!(said.contains(&step) == (name != "second"), "{name}: {said}");
+        }
         ensure!(condition(&refused, "Stalled").as_deref() == Some("True/Collision"), "{name}: a person must act");
     }
     // A change in the cloud passes them by; `first`, which got it, shows that the agent has had its turn.

@@ -1,0 +1,41 @@
+//! What the right to a Secret depends on, as the watches show it.
+
+use crate::controller::context::Context;
+use crate::crd::EnnoteSecretBinding;
+use crate::domain::content::binding_id;
+use crate::domain::observed::Observed;
+use crate::domain::ownership::{Claims, Rival};
+use crate::domain::request::Request;
+use kube::runtime::reflector::ObjectRef;
+
+impl Context {
+    /// The claims of all bindings to the target of one, as of now.
+    pub fn claims(&self, binding: &EnnoteSecretBinding, request: &Request, observed: &Observed) -> Claims {
+        let namespace = &request.namespace;
+        let aiming = self.targets.bindings(namespace, request.target.as_str());
+        let rival = |other: &EnnoteSecretBinding| {
+            let name = other.metadata.name.clone().unwrap_or_default();
+            let lives = other.metadata.deletion_timestamp.is_none() && name != request.binding;
+            lives.then(|| Rival { created: created(other), aims_here: aiming.contains(&name), name })
+        };
+        let get = |name: &String| self.bindings.get(&ObjectRef::new(name).within(namespace));
+        let mut rivals: Vec<Rival> = aiming.iter().filter_map(get).filter_map(|other| rival(&other)).collect();
+        if let Observed::Present(secret) = observed
+            && let Some(label) = secret.binding_id.as_ref().filter(|label| **label != request.binding_id())
+            && !rivals.iter().any(|rival| binding_id(&rival.name) == *label)
+        {
+            let labelled = self.bindings.state_filter(|other| {
+                other.metadata.namespace.as_ref() == Some(namespace)
+                    && other.metadata.name.as_deref().is_some_and(|name| binding_id(name) == *label)
+            });
+            rivals.extend(labelled.iter().filter_map(|other| rival(other)));
+        }
+        let target = binding.status.as_ref().and_then(|status| status.target.as_ref());
+        let held = target.filter(|target| target.name == request.target.as_str()).map(|target| target.uid.clone());
+        Claims { created: created(binding), held, rivals }
+    }
+}
+
+fn created(binding: &EnnoteSecretBinding) -> Option<k8s_openapi::jiff::Timestamp> {
+    binding.metadata.creation_timestamp.as_ref().map(|time| time.0)
+}
