@@ -6,12 +6,12 @@
 use crate::config::{OutputFormat, RenderSettings};
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::content::StampKey;
-use crate::domain::mapping::map;
 use crate::domain::observed::{FINGERPRINTS, Observed};
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::{Defaults, Request};
 use crate::domain::secret_value::SecretData;
 use crate::domain::sync_plan::{Draft, Step, plan};
+use crate::domain::target;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -64,7 +64,8 @@ fn draft(binding: &EnnoteSecretBinding, payload: &[u8], defaults: &Defaults) -> 
     let request = Request::parse(binding, defaults)?;
     // The key that fingerprints are made with comes with a delivery; what depends on it is not printed.
     let key = StampKey::new(&[0; 32]);
-    let data = map(payload, &request.mapping, &key).map_err(|error| Problem::new(error.reason(), error.to_string()))?;
+    let data =
+        target::data(payload, &request, &key).map_err(|error| Problem::new(error.reason(), error.to_string()))?;
     match plan(&request, &Observed::Absent, data, &key).step {
         Step::Create(draft) | Step::Patch { draft, .. } => Ok(draft),
         Step::Nothing(_) => Err(Problem::new(Reason::BadMapping, "there is nothing to write")),

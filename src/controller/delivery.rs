@@ -11,7 +11,7 @@ use crate::crypto::envelope::{Expected, Opened};
 use crate::domain::content::{Fingerprints, StampKey};
 use crate::domain::deletions::notice;
 use crate::domain::high_water::{self, ACCEPT, Asked, Verdict, admit};
-use crate::domain::mapping::{MappingError, map};
+use crate::domain::mapping::MappingError;
 use crate::domain::observed::Observed;
 use crate::domain::outcome::Held;
 use crate::domain::ownership;
@@ -19,6 +19,7 @@ use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
 use crate::domain::secret_value::SecretData;
 use crate::domain::sync_plan::{Step, plan};
+use crate::domain::target;
 use crate::hardening::scrubbed;
 
 /// How often a write observes again when the cluster has moved.
@@ -145,7 +146,7 @@ impl Word {
                 Said::Payload(Box::new(Payload {
                     source: source(&expected, facts.version),
                     committed_at_ms: facts.committed_at_ms,
-                    data: map(payload.expose(), &request.mapping, &stamp_key),
+                    data: target::data(payload.expose(), request, &stamp_key),
                     key: stamp_key,
                 }))
             }

@@ -18,4 +18,5 @@ pub mod reason;
 pub mod request;
 pub mod secret_value;
 pub mod sync_plan;
+pub mod target;
 pub mod template;
