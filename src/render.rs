@@ -6,6 +6,7 @@
 use crate::config::{OutputFormat, RenderSettings};
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::content::StampKey;
+use crate::domain::metadata::Marks;
 use crate::domain::observed::{FINGERPRINTS, Observed};
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::{Defaults, Request};
@@ -66,7 +67,7 @@ fn draft(binding: &EnnoteSecretBinding, payload: &[u8], defaults: &Defaults) -> 
     let key = StampKey::new(&[0; 32]);
     let data =
         target::data(payload, &request, &key).map_err(|error| Problem::new(error.reason(), error.to_string()))?;
-    match plan(&request, &Observed::Absent, data, &key).step {
+    match plan(&request, &Observed::Absent, data, &key, true).step {
         Step::Create(draft) | Step::Patch { draft, .. } => Ok(draft),
         Step::Nothing(_) => Err(Problem::new(Reason::BadMapping, "there is nothing to write")),
     }
@@ -146,7 +147,10 @@ impl Serialize for Manifest<'_> {
         map.serialize_entry("apiVersion", "v1")?;
         map.serialize_entry("kind", "Secret")?;
         map.serialize_entry("metadata", &Metadata(self))?;
-        map.serialize_entry("type", "Opaque")?;
+        map.serialize_entry("type", &self.draft.kind)?;
+        if self.draft.immutable {
+            map.serialize_entry("immutable", &true)?;
+        }
         map.serialize_entry("data", &Data { data: &self.draft.data, show: self.show })?;
         map.end()
     }
@@ -163,17 +167,17 @@ impl Serialize for Metadata<'_> {
         if let Some(namespace) = namespace {
             map.serialize_entry("namespace", namespace)?;
         }
-        map.serialize_entry("labels", &Pairs(&draft.labels))?;
-        map.serialize_entry("annotations", &Pairs(&draft.annotations))?;
+        map.serialize_entry("labels", &Pairs(&draft.metadata.labels))?;
+        map.serialize_entry("annotations", &Pairs(&draft.metadata.annotations))?;
         map.end()
     }
 }
 
-struct Pairs<'a>(&'a [(&'static str, String)]);
+struct Pairs<'a>(&'a Marks);
 
 impl Serialize for Pairs<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().filter(|(key, _)| *key != FINGERPRINTS).map(|(key, value)| (key, value)))
+        serializer.collect_map(self.0.iter().filter(|(key, _)| key != FINGERPRINTS).map(|(key, value)| (key, value)))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Request bodies that carry plaintext: one buffer of exact size, written by hand, wiped when the last byte is sent.
 //!
-//! Every name that goes in is of a type whose characters need no JSON escape: keys, names, labels, base64url fingerprints.
+//! Keys, names and types are of characters that need no JSON escape; metadata is no secret, and written by a library.
 
-use crate::domain::observed::{ADOPT, Owner};
+use crate::domain::metadata::{Marks, Metadata};
+use crate::domain::observed::Owner;
 use crate::domain::sync_plan::Draft;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,21 +21,24 @@ impl AsRef<[u8]> for Wiped {
 
 /// The body of a POST.
 pub(super) fn create(draft: &Draft) -> Bytes {
-    let (owner, uid) = &draft.owner;
     let head = format!(
-        r#"{{"apiVersion":"v1","kind":"Secret","type":"Opaque","metadata":{{"name":"{}",{},"ownerReferences":[{{"apiVersion":"ennote.io/v1alpha1","kind":"EnnoteSecretBinding","name":"{owner}","uid":"{uid}","controller":true}}]}},"data":{{"#,
+        r#"{{"apiVersion":"v1","kind":"Secret","type":"{}",{}"metadata":{{"name":"{}",{}}},"data":{{"#,
+        draft.kind,
+        if draft.immutable { r#""immutable":true,"# } else { "" },
         draft.name,
-        metadata(draft),
+        metadata(&draft.metadata),
     );
     with_data(&head, draft, "}}")
 }
 
-/// The body of a JSON merge patch (RFC 7396) under preconditions; `null` removes a key.
+/// The body of a JSON merge patch (RFC 7396) under preconditions; `null` removes a key. The type is in it although it cannot
+/// change: that way the API server says when the Secret has another one.
 pub(super) fn patch(draft: &Draft, uid: &str, resource_version: &str, drop: &[String]) -> Bytes {
-    let owners = draft.taken.as_ref().map(|others| owners(draft, others)).unwrap_or_default();
     let head = format!(
-        r#"{{"metadata":{{"uid":"{uid}","resourceVersion":"{resource_version}",{}{owners}}},"data":{{"#,
-        metadata(draft)
+        r#"{{"type":"{}","immutable":{},"metadata":{{"uid":"{uid}","resourceVersion":"{resource_version}",{}}},"data":{{"#,
+        draft.kind,
+        if draft.immutable { "true" } else { "null" },
+        metadata(&draft.metadata),
     );
     let separator = if draft.data.is_empty() { "" } else { "," };
     let nulls: Vec<String> = drop.iter().map(|key| format!("\"{key}\":null")).collect();
@@ -42,23 +46,26 @@ pub(super) fn patch(draft: &Draft, uid: &str, resource_version: &str, drop: &[St
     with_data(&head, draft, &tail)
 }
 
-/// A merge patch replaces the list, so what others put there is written again.
-fn owners(draft: &Draft, others: &[Owner]) -> String {
-    let (name, uid) = &draft.owner;
-    let ours = json!({
-        "apiVersion": "ennote.io/v1alpha1", "kind": "EnnoteSecretBinding", "name": name, "uid": uid, "controller": true,
-    });
-    let others =
-        others.iter().map(|o| json!({"apiVersion": o.api_version, "kind": o.kind, "name": o.name, "uid": o.uid}));
-    format!(r#","ownerReferences":{}"#, Value::Array(others.chain([ours]).collect()))
+/// The body of a merge patch of metadata alone.
+pub(super) fn amend(of: &Metadata, uid: &str, resource_version: &str) -> Bytes {
+    Bytes::from(format!(r#"{{"metadata":{{"uid":"{uid}","resourceVersion":"{resource_version}",{}}}}}"#, metadata(of)))
 }
 
-fn metadata(draft: &Draft) -> String {
-    let pairs = |of: &[(&'static str, String)]| {
-        of.iter().map(|(key, value)| format!("\"{key}\":\"{value}\"")).collect::<Vec<_>>().join(",")
+/// A merge patch replaces the list of owners, so it is written as a whole.
+fn metadata(of: &Metadata) -> String {
+    let marks = |of: &Marks| Value::Object(of.iter().map(|(key, value)| (key.clone(), json!(value))).collect());
+    let owner = |o: &Owner| {
+        let mut all = json!({"apiVersion": o.api_version, "kind": o.kind, "name": o.name, "uid": o.uid});
+        for (flag, set) in [("controller", o.controller), ("blockOwnerDeletion", o.blocks)] {
+            if set {
+                all[flag] = true.into();
+            }
+        }
+        all
     };
-    let mark = if draft.taken.is_some() { format!(",\"{ADOPT}\":null") } else { String::new() };
-    format!(r#""labels":{{{}}},"annotations":{{{}{mark}}}"#, pairs(&draft.labels), pairs(&draft.annotations))
+    let owners = of.owners.as_ref().map(|owners| Value::Array(owners.iter().map(owner).collect()));
+    let owners = owners.map(|owners| format!(r#","ownerReferences":{owners}"#)).unwrap_or_default();
+    format!(r#""labels":{},"annotations":{}{owners}"#, marks(&of.labels), marks(&of.annotations))
 }
 
 fn with_data(head: &str, draft: &Draft, tail: &str) -> Bytes {
@@ -87,13 +94,21 @@ mod tests {
     use crate::domain::secret_value::SecretValue;
 
     fn draft(pairs: &[(&str, &str)]) -> Draft {
+        let owner =
+            Owner { kind: "EnnoteSecretBinding".into(), uid: "u-1".into(), controller: true, ..Owner::default() };
         Draft {
             namespace: "shop".into(),
             name: SecretName::parse("db").unwrap(),
-            labels: vec![("app.kubernetes.io/managed-by", "ennote-agent".into())],
-            annotations: vec![("ennote.io/binding", "db".into())],
-            owner: ("db".into(), "u-1".into()),
-            taken: None,
+            kind: "Opaque".into(),
+            immutable: false,
+            metadata: Metadata {
+                labels: vec![("app.kubernetes.io/managed-by".into(), Some("ennote-agent".into()))],
+                annotations: vec![
+                    ("ennote.io/binding".into(), Some("db".into())),
+                    ("note".into(), Some("\"quoted\"".into())),
+                ],
+                owners: Some(vec![owner]),
+            },
             data: pairs.iter().map(|(k, v)| (DataKey::parse(k).unwrap(), SecretValue::copy_of(v.as_bytes()))).collect(),
         }
     }
@@ -103,15 +118,11 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_taken_gets_our_owner_keeps_the_others_and_loses_the_mark() {
-        let other = Owner { kind: "ConfigMap".into(), name: "c".into(), uid: "u-2".into(), ..Owner::default() };
-        let body = parsed(patch(&Draft { taken: Some(vec![other]), ..draft(&[("a", "1")]) }, "u", "7", &[]));
-        let owners = &body["metadata"]["ownerReferences"];
-        assert_eq!((&owners[0]["uid"], &owners[1]["uid"]), (&json!("u-2"), &json!("u-1")));
-        assert_eq!(body["metadata"]["annotations"].get("ennote.io/adopt"), Some(&Value::Null));
-        let plain = parsed(patch(&draft(&[("a", "1")]), "u", "7", &[]));
-        assert!(plain["metadata"].get("ownerReferences").is_none());
-        assert!(plain["metadata"]["annotations"].get("ennote.io/adopt").is_none());
+    fn metadata_alone_is_a_patch_without_data() {
+        let of = Metadata { labels: vec![("a".into(), None), ("b".into(), Some("1".into()))], ..Metadata::default() };
+        let body = parsed(amend(&of, "u", "7"));
+        assert_eq!(body["metadata"]["labels"], json!({"a": null, "b": "1"}));
+        assert!(body.get("data").is_none() && body["metadata"].get("ownerReferences").is_none());
     }
 
     #[test]
@@ -121,16 +132,19 @@ mod tests {
         assert_eq!(body["metadata"]["ownerReferences"][0]["uid"], "u-1");
         assert_eq!(body["metadata"]["labels"]["app.kubernetes.io/managed-by"], "ennote-agent");
         assert_eq!((&body["kind"], &body["type"]), (&json!("Secret"), &json!("Opaque")));
+        assert_eq!(body["metadata"]["annotations"]["note"], "\"quoted\"");
+        assert!(body.get("immutable").is_none());
+        assert_eq!(parsed(create(&Draft { immutable: true, ..draft(&[]) }))["immutable"], json!(true));
         assert_eq!(parsed(create(&draft(&[])))["data"], json!({}));
     }
 
     #[test]
-    fn a_patch_body_has_preconditions_and_nulls_and_no_owner() {
+    fn a_patch_body_has_preconditions_and_nulls() {
         let drop = ["old".to_owned(), "older".to_owned()];
         let body = parsed(patch(&draft(&[("a", "1")]), "u", "7", &drop));
         assert_eq!(body["data"], json!({"a": "MQ==", "old": null, "older": null}));
         assert_eq!((&body["metadata"]["uid"], &body["metadata"]["resourceVersion"]), (&json!("u"), &json!("7")));
-        assert_eq!(body["metadata"]["ownerReferences"], Value::Null);
+        assert_eq!((&body["type"], &body["immutable"]), (&json!("Opaque"), &Value::Null));
         assert_eq!(parsed(patch(&draft(&[]), "u", "7", &drop))["data"], json!({"old": null, "older": null}));
         assert_eq!(parsed(patch(&draft(&[]), "u", "7", &[]))["data"], json!({}));
     }

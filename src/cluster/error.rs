@@ -3,6 +3,7 @@
 
 use crate::domain::reason::{Problem, Reason};
 use kube::core::Status;
+use kube::core::response::StatusCause;
 
 /// A call that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,8 @@ pub enum ClusterError {
         reason: String,
         /// A `details.causes[].reason` of the Status.
         cause: Option<String>,
+        /// A `details.causes[].field` of the Status.
+        field: Option<String>,
     },
     /// No answer in time.
     #[error("the API server did not answer within {} s", super::DEADLINE.as_secs())]
@@ -54,6 +57,12 @@ impl ClusterError {
         matches!(self.code(), Some(404 | 409))
     }
 
+    /// Whether a field of a Secret was to change that cannot: its type, or any of an immutable one.
+    pub fn is_of_what_cannot_change(&self) -> bool {
+        let fixed = |field: &str| matches!(field, "type" | "immutable" | "data" | "stringData");
+        matches!(self, Self::Refused { code: 422, field: Some(field), .. } if fixed(field))
+    }
+
     /// As a problem of a binding. `what` is the act, as in `create secrets`.
     pub fn problem(&self, what: &str, namespace: &str) -> Problem {
         match self {
@@ -70,7 +79,7 @@ impl ClusterError {
             Self::Refused { code: 422, reason, .. } | Self::Refused { code: 400, reason, .. } => Problem::new(
                 Reason::Forbidden,
                 format!(
-                    "the API server refused to {what} in {namespace} as {reason}: is the Secret immutable, or its type another one?"
+                    "the API server refused to {what} in {namespace} as {reason}; the log of the API server says what it does not take"
                 ),
             ),
             Self::Refused { code: 413, .. } => Problem::new(
@@ -97,8 +106,9 @@ impl From<kube::Error> for ClusterError {
 
 fn from_status(status: &Status) -> ClusterError {
     let causes = status.details.iter().flat_map(|d| &d.causes);
-    let cause = causes.map(|c| c.reason.clone()).find(|reason| !reason.is_empty());
-    ClusterError::Refused { code: status.code, reason: status.reason.clone(), cause }
+    let first = |of: fn(&StatusCause) -> &String| causes.clone().map(of).find(|text| !text.is_empty()).cloned();
+    let (cause, field) = (first(|c| &c.reason), first(|c| &c.field));
+    ClusterError::Refused { code: status.code, reason: status.reason.clone(), cause, field }
 }
 
 /// An error with its sources, for one log line.

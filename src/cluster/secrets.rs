@@ -6,6 +6,7 @@ use crate::cluster::error::ClusterError;
 use crate::cluster::{DEADLINE, body};
 use crate::domain::content::Fingerprints;
 use crate::domain::deletions::NOBODY;
+use crate::domain::metadata::Metadata;
 use crate::domain::observed::{
     ADOPT, BINDING, BINDING_ID, Existing, FIELD_MANAGER, FINGERPRINTS, MANAGED_BY, Observed, Owner,
 };
@@ -17,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, PartialObjectMeta};
 use kube::client::Body;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const AS_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -116,18 +117,40 @@ impl Secrets {
         }
     }
 
-    /// Hands a Secret to the garbage collector: it deletes what is owned by a uid that does not exist. No delete verb needed.
+    /// Writes metadata alone, under the usual preconditions; gives what then exists.
     ///
     /// # Errors
     /// The API server's refusal.
-    pub async fn hand_over(&self, namespace: &str, name: &str, secret: &Existing) -> Result<(), ClusterError> {
+    pub async fn amend(
+        &self,
+        namespace: &str,
+        name: &str,
+        secret: &Existing,
+        metadata: &Metadata,
+    ) -> Result<Existing, ClusterError> {
+        let path = format!("{}/{name}", collection(namespace));
+        self.send("PATCH", path, body::amend(metadata, &secret.uid, &secret.resource_version)).await
+    }
+
+    /// Hands a Secret to the garbage collector: it deletes what is owned by a uid that does not exist, which is named for the
+    /// reason. No delete verb needed.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub async fn hand_over(
+        &self,
+        namespace: &str,
+        name: &str,
+        secret: &Existing,
+        why: &str,
+    ) -> Result<(), ClusterError> {
         let body = serde_json::json!({"metadata": {
             "uid": secret.uid,
             "resourceVersion": secret.resource_version,
             "ownerReferences": [{
                 "apiVersion": "ennote.io/v1alpha1",
                 "kind": "EnnoteSecretBinding",
-                "name": NOBODY.0,
+                "name": why,
                 "uid": NOBODY.1,
             }],
         }});
@@ -167,6 +190,18 @@ fn item(draft: &Draft) -> String {
     format!("{}/{}", collection(&draft.namespace), draft.name)
 }
 
+/// The entries of a map that a field manager owns, as they are.
+fn written(
+    owned: Option<&serde_json::Value>,
+    map: &str,
+    there: Option<&BTreeMap<String, String>>,
+) -> Vec<(String, String)> {
+    let names =
+        owned.and_then(|owned| owned.get(map)).and_then(|map| map.as_object()).into_iter().flat_map(|map| map.keys());
+    let names = names.filter_map(|name| name.strip_prefix("f:"));
+    names.filter_map(|name| Some((name.to_owned(), there?.get(name)?.clone()))).collect()
+}
+
 /// Keeps of a Secret's metadata what decisions need.
 pub(super) fn reduce(meta: &ObjectMeta) -> Existing {
     let label = |name: &str| meta.labels.as_ref().and_then(|l| l.get(name)).cloned();
@@ -174,9 +209,13 @@ pub(super) fn reduce(meta: &ObjectMeta) -> Existing {
     let fields = meta.managed_fields.iter().flatten();
     let mut managers: Vec<String> = Vec::new();
     let mut our_keys = BTreeSet::new();
+    let (mut our_labels, mut our_annotations) = (BTreeMap::new(), BTreeMap::new());
     for entry in fields {
         let manager = entry.manager.clone().unwrap_or_default();
         if manager == FIELD_MANAGER {
+            let ours = entry.fields_v1.as_ref().and_then(|f| f.0.get("f:metadata"));
+            our_labels.extend(written(ours, "f:labels", meta.labels.as_ref()));
+            our_annotations.extend(written(ours, "f:annotations", meta.annotations.as_ref()));
             let data = entry.fields_v1.as_ref().and_then(|f| f.0.get("f:data")).and_then(|d| d.as_object());
             our_keys.extend(
                 data.into_iter().flat_map(|d| d.keys()).filter_map(|k| k.strip_prefix("f:")).map(str::to_owned),
@@ -202,9 +241,12 @@ pub(super) fn reduce(meta: &ObjectMeta) -> Existing {
                 name: o.name.clone(),
                 uid: o.uid.clone(),
                 controller: o.controller == Some(true),
+                blocks: o.block_owner_deletion == Some(true),
             })
             .collect(),
         managers,
+        our_labels,
+        our_annotations,
         our_keys,
         deleting: meta.deletion_timestamp.is_some(),
     }

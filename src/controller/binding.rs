@@ -7,14 +7,17 @@ use crate::controller::asking::ask;
 use crate::controller::binding_status;
 use crate::controller::claiming::{Stand, stand};
 use crate::controller::context::{Context, Fact, List, Memo};
-use crate::controller::deletion::tombstone;
+use crate::controller::deletion::{clean_up, make_anew, tombstone};
 use crate::controller::delivery::{Taken, take_in};
 use crate::controller::observing;
 use crate::controller::pass::{Pass, back_off, deny_pause, is_ready, trouble};
 use crate::crd::{EnnoteSecretBinding, Mode};
 use crate::domain::deletions;
+use crate::domain::metadata;
+use crate::domain::observed::Observed;
 use crate::domain::outcome::Outcome;
 use crate::domain::ownership;
+use crate::domain::reason::Reason;
 use crate::domain::request::Request;
 use crate::entropy::spread;
 use kube::runtime::controller::Action;
@@ -109,14 +112,47 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
         context.memos.forget(&request.uid);
         return Pass::say(problem);
     }
+    let mut memo = memo;
+    match &observed {
+        Observed::Present(secret) if request.mode == Mode::Sync => {
+            if let Some(problem) = make_anew(&request, secret, context).await {
+                return Pass::say(problem);
+            }
+            if let Some(metadata) = metadata::difference(&request, secret) {
+                let target = request.target.as_str();
+                match context.secrets.amend(&request.namespace, target, secret, &metadata).await {
+                    Ok(now) => context.index.seen(&request.namespace, target, now),
+                    Err(error) => {
+                        return Pass::say_until(error.problem("patch secrets", &request.namespace), after(&error));
+                    }
+                }
+                return Pass::Hold(Duration::ZERO);
+            }
+        }
+        // What could not be changed is gone.
+        Observed::Absent if memo.as_ref().is_some_and(needs_anew) => {
+            context.memos.forget(&request.uid);
+            memo = None;
+        }
+        _ => {}
+    }
     let wanted = wanted(&request);
     match context.inbox.take(&request.uid) {
         Some(arrival) => {
-            let taken = take_in(binding, &request, arrival, context).await;
+            let mut taken = take_in(binding, &request, arrival, context).await;
+            if let Taken::Held(_) = taken
+                && let Err(problem) = clean_up(binding, &request, context).await
+            {
+                taken = Taken::Again(problem);
+            }
             settle(binding, &request, wanted, taken, memo.map_or(0, |m| m.failures), context)
         }
         None => ask(binding, &request, &wanted, &observed, memo, context),
     }
+}
+
+fn needs_anew(memo: &Memo) -> bool {
+    matches!(&memo.fact, Fact::Seen(_, problem) if problem.reason == Reason::RecreateNeeded)
 }
 
 fn wanted(request: &Request) -> Wanted {

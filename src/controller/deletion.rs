@@ -2,8 +2,11 @@
 
 use crate::controller::context::Context;
 use crate::crd::EnnoteSecretBinding;
-use crate::domain::observed::Observed;
+use crate::domain::deletions::NOBODY;
+use crate::domain::metadata::is_ours;
+use crate::domain::observed::{Existing, Observed};
 use crate::domain::reason::{Problem, Reason};
+use crate::domain::request::RECREATE;
 use crate::domain::request::Request;
 use crate::domain::{deletions, ownership};
 
@@ -44,8 +47,50 @@ pub(super) async fn tombstone(
     if !free && !deletions::confirmed(binding, version) {
         return say(held);
     }
-    match context.secrets.hand_over(&request.namespace, target.as_str(), secret).await {
+    match context.secrets.hand_over(&request.namespace, target.as_str(), secret, NOBODY.0).await {
         Ok(()) => say(format!("; Secret {target} was handed to the garbage collector")),
         Err(error) => Some(error.problem("patch secrets", &request.namespace)),
+    }
+}
+
+/// The Secret is made anew because a person allows exactly this one, by its uid, to be deleted: its type or its data cannot
+/// change. Nothing is done for a Secret that is not this binding's.
+pub(super) async fn make_anew(request: &Request, secret: &Existing, context: &Context) -> Option<Problem> {
+    let allowed = request.asks.get(RECREATE).is_some_and(|uid| uid.trim() == secret.uid);
+    if !allowed || !is_ours(request, secret) {
+        return None;
+    }
+    let target = &request.target;
+    Some(match context.secrets.hand_over(&request.namespace, target.as_str(), secret, "recreated-by-ennote").await {
+        Ok(()) => Problem::new(
+            Reason::AwaitingCollection,
+            format!("Secret {target} is being made anew, as {RECREATE} asks; waiting until the old one is gone"),
+        ),
+        Err(error) => error.problem("patch secrets", &request.namespace),
+    })
+}
+
+/// The Secret that the binding wrote before its target was renamed goes once the new one is there. Before status forgets its
+/// name, so that a crash in between repeats it. One that is to be left behind has no owner and stays.
+pub(super) async fn clean_up(
+    binding: &EnnoteSecretBinding,
+    request: &Request,
+    context: &Context,
+) -> Result<(), Problem> {
+    let earlier = binding.status.as_ref().and_then(|status| status.target.as_ref());
+    let Some(earlier) = earlier.filter(|earlier| earlier.name != request.target.as_str()) else { return Ok(()) };
+    let Observed::Present(secret) = context.index.observe(&request.namespace, &earlier.name) else { return Ok(()) };
+    let owned = secret.owners.iter().any(|owner| owner.uid == request.uid);
+    if secret.uid != earlier.uid || !owned || !is_ours(request, &secret) {
+        return Ok(());
+    }
+    let (namespace, name) = (&request.namespace, &earlier.name);
+    match context.secrets.hand_over(namespace, name, &secret, "renamed-by-ennote").await {
+        Ok(()) => {
+            tracing::info!(namespace, binding = request.binding, from = name, to = %request.target, "renamed");
+            Ok(())
+        }
+        Err(error) if error.is_stale() => Ok(()),
+        Err(error) => Err(error.problem("patch secrets", namespace)),
     }
 }

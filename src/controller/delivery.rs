@@ -8,6 +8,7 @@ use crate::controller::observing::Foreseen;
 use crate::controller::{report, workload};
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, Mode, SourceStatus, TargetStatus};
 use crate::crypto::envelope::{Expected, Opened};
+use crate::domain::conditions::is_synced;
 use crate::domain::content::{Fingerprints, StampKey};
 use crate::domain::deletions::notice;
 use crate::domain::high_water::{self, ACCEPT, Asked, Verdict, admit};
@@ -16,7 +17,7 @@ use crate::domain::observed::Observed;
 use crate::domain::outcome::Held;
 use crate::domain::ownership;
 use crate::domain::reason::{Problem, Reason};
-use crate::domain::request::Request;
+use crate::domain::request::{RECREATE, Request};
 use crate::domain::secret_value::SecretData;
 use crate::domain::sync_plan::{Step, plan};
 use crate::domain::target;
@@ -187,13 +188,14 @@ async fn write(
         ));
     }
     let namespace = &request.namespace;
+    let edited = !is_synced(status, request.generation);
     let mut observed = context.index.observe(namespace, request.target.as_str());
     for _ in 0..ATTEMPTS {
         if let Err(problem) = ownership::check(request, &observed, &context.claims(binding, request, &observed)) {
             return Taken::Again(problem);
         }
         let keys = data.len();
-        let planned = plan(request, &observed, data, &payload.key);
+        let planned = plan(request, &observed, data, &payload.key, edited);
         let moves = status.content.as_deref() != Some(planned.prints.content().as_str());
         if moves && let Err(error) = settle(binding, request, status, context).await {
             return Taken::Again(error.problem("patch ennotesecretbindings/status", namespace));
@@ -240,6 +242,11 @@ async fn write(
                 }
             }
             Err(error) => {
+                if let Observed::Present(secret) = &observed
+                    && error.is_of_what_cannot_change()
+                {
+                    return Taken::Seen(version, anew(request, &secret.uid));
+                }
                 return refused_call(&error, if created { "create secrets" } else { "patch secrets" }, request);
             }
         }
@@ -248,6 +255,18 @@ async fn write(
         Reason::ClusterError,
         format!("Secret {} keeps changing under the agent; it tries again", request.target),
     ))
+}
+
+fn anew(request: &Request, uid: &str) -> Problem {
+    let Request { target, binding, namespace, .. } = request;
+    Problem::new(
+        Reason::RecreateNeeded,
+        format!(
+            "Secret {target} cannot become what the spec asks for: it is immutable, or its type is another one, and neither can \
+             change. It is kept as it is. To have it deleted and made anew: \
+             kubectl annotate --overwrite ennotesecretbinding {binding} -n {namespace} {RECREATE}={uid}"
+        ),
+    )
 }
 
 fn refused_call(error: &ClusterError, what: &str, request: &Request) -> Taken {

@@ -97,9 +97,6 @@ pub struct LastHandled {
     /// `ennote.io/sync`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<String>,
-    /// `ennote.io/confirm-deletions`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub confirm_deletions: Option<String>,
 }
 
 /// The Secret as last written.

@@ -9,6 +9,7 @@ pub mod deletions;
 pub mod forecast;
 pub mod high_water;
 pub mod mapping;
+pub mod metadata;
 pub mod moment;
 pub mod name;
 pub mod observed;

@@ -1,7 +1,7 @@
 //! What exists in the cluster where the target should be: metadata only, never a value.
 
 use crate::domain::content::Fingerprints;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Field manager of every write to a Secret.
 pub const FIELD_MANAGER: &str = "ennote-agent";
@@ -43,6 +43,10 @@ pub struct Existing {
     pub adopt: Option<String>,
     /// Annotation ennote.io/fingerprints, if it can be read.
     pub fingerprints: Option<Fingerprints>,
+    /// Labels that our field manager wrote, as they are.
+    pub our_labels: BTreeMap<String, String>,
+    /// Annotations that our field manager wrote, as they are. Never those of others: one of kubectl's holds the plaintext.
+    pub our_annotations: BTreeMap<String, String>,
     /// Owner references.
     pub owners: Vec<Owner>,
     /// Field managers that wrote anything, in the order of the object.
@@ -66,4 +70,6 @@ pub struct Owner {
     pub uid: String,
     /// Whether it is the one that manages the Secret.
     pub controller: bool,
+    /// Whether its foreground deletion waits for the Secret.
+    pub blocks: bool,
 }

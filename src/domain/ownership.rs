@@ -144,15 +144,23 @@ fn is_handed(request: &Request, secret: &Existing) -> bool {
     secret.adopt.as_ref() == Some(&request.binding) && controller(request, secret).is_none()
 }
 
-/// Handed to the garbage collector by us. The reason stays SourceDeleted meanwhile: the fuse counts what says so.
+/// Handed to the garbage collector by us. The reason stays SourceDeleted meanwhile where it was for that: the fuse counts what
+/// says so.
 fn handed_over(request: &Request, secret: &Existing, _: &Claims) -> Option<Problem> {
-    secret.owners.iter().any(|o| o.uid == NOBODY.1).then(|| {
+    let owner = secret.owners.iter().find(|owner| owner.uid == NOBODY.1)?;
+    let target = &request.target;
+    Some(if owner.name == NOBODY.0 {
         Problem::new(
             Reason::SourceDeleted,
             format!(
-                "{:?} was deleted in Ennote; Secret {} was handed to the garbage collector, waiting until it is gone",
-                request.source.secret, request.target
+                "{:?} was deleted in Ennote; Secret {target} was handed to the garbage collector, waiting until it is gone",
+                request.source.secret
             ),
+        )
+    } else {
+        Problem::new(
+            Reason::AwaitingCollection,
+            format!("Secret {target} was handed to the garbage collector and is made anew; waiting until it is gone"),
         )
     })
 }
@@ -375,7 +383,7 @@ pub(crate) mod tests {
     fn what_is_on_its_way_out_is_waited_for() {
         assert_eq!(verdict(|s| s.owners[0].uid = "older".into()).unwrap_err().reason, Reason::AwaitingCollection);
         assert_eq!(
-            verdict(|s| s.owners[0].uid = NOBODY.1.into()).unwrap_err().reason,
+            verdict(|s| (s.owners[0].name, s.owners[0].uid) = (NOBODY.0.into(), NOBODY.1.into())).unwrap_err().reason,
             Reason::SourceDeleted,
             "the fuse goes on counting it"
         );

@@ -3,8 +3,9 @@
 use crate::crd::EnnoteSecretBindingStatus;
 use crate::domain::conditions::is_synced;
 use crate::domain::content::{Fingerprints, StampKey};
+use crate::domain::metadata::{Metadata, is_ours, whole};
 use crate::domain::name::{DataKey, SecretName};
-use crate::domain::observed::{BINDING, BINDING_ID, Existing, FINGERPRINTS, MANAGED_BY, Observed, Owner};
+use crate::domain::observed::{Existing, Observed};
 use crate::domain::request::Request;
 use crate::domain::secret_value::SecretData;
 
@@ -29,19 +30,18 @@ pub fn known_version(
         source.secret == request.source.secret && source.workspace == workspace && source.organization == organization;
     let same_target = status.target.as_ref().is_some_and(|t| t.uid == secret.uid && t.name == request.target.as_str());
     let held = status.held_version().and_then(|version| u64::try_from(version).ok()).unwrap_or(0);
-    if synced && same_source && same_target && intact(secret) && is_ours(request, secret) { held } else { 0 }
+    let content = secret.fingerprints.as_ref().map(|prints| prints.content().to_string());
+    let unaltered = content == status.content;
+    if synced && same_source && same_target && intact(secret) && unaltered && is_ours(request, secret) {
+        held
+    } else {
+        0
+    }
 }
 
 /// Whether every key that we wrote is still ours: another manager that edits or drops one takes it from our managed fields.
 pub fn intact(secret: &Existing) -> bool {
     secret.fingerprints.as_ref().is_some_and(|prints| prints.keys().all(|k| secret.our_keys.contains(k)))
-}
-
-/// Whether it says that it is this binding's, so that nothing of that has to be written.
-fn is_ours(request: &Request, secret: &Existing) -> bool {
-    secret.managed_by.as_deref() == Some(MANAGED_BY.1)
-        && secret.binding_id.as_ref() == Some(&request.binding_id())
-        && secret.adopt.as_ref() != Some(&request.binding)
 }
 
 /// What to write.
@@ -71,14 +71,12 @@ pub struct Draft {
     pub namespace: String,
     /// Name.
     pub name: SecretName,
-    /// Labels, in order.
-    pub labels: Vec<(&'static str, String)>,
-    /// Annotations, in order.
-    pub annotations: Vec<(&'static str, String)>,
-    /// Name and uid of the binding that owns it.
-    pub owner: (String, String),
-    /// Set when the Secret becomes this binding's by the write: the owners that it keeps besides.
-    pub taken: Option<Vec<Owner>>,
+    /// Its type.
+    pub kind: String,
+    /// Whether it refuses changes from then on.
+    pub immutable: bool,
+    /// Labels, annotations, owners.
+    pub metadata: Metadata,
     /// Plaintext.
     pub data: SecretData,
 }
@@ -92,35 +90,36 @@ pub struct SyncPlan {
     pub prints: Fingerprints,
 }
 
-/// Plans the write of `data`. The caller has checked ownership.
-pub fn plan(request: &Request, observed: &Observed, data: SecretData, key: &StampKey) -> SyncPlan {
+/// Plans the write of `data`. The caller has checked ownership. `edited`: the spec is another one than that which was written
+/// last, so that also type and immutability have to be.
+pub fn plan(request: &Request, observed: &Observed, data: SecretData, key: &StampKey, edited: bool) -> SyncPlan {
     let prints = Fingerprints::of(key, &data);
-    let draft = |data, taken| Draft {
-        taken,
+    let draft = |data, secret| Draft {
         namespace: request.namespace.clone(),
         name: request.target.clone(),
-        labels: vec![(MANAGED_BY.0, MANAGED_BY.1.to_owned()), (BINDING_ID, request.binding_id())],
-        annotations: vec![(BINDING, request.binding.clone()), (FINGERPRINTS, prints.to_annotation())],
-        owner: (request.binding.clone(), request.uid.clone()),
+        kind: request.shape.kind.clone(),
+        immutable: request.shape.immutable,
+        metadata: whole(request, secret, &prints),
         data,
     };
     let step = match observed {
         Observed::Absent => Step::Create(draft(data, None)),
         Observed::Present(secret)
-            if is_ours(request, secret) && intact(secret) && secret.fingerprints.as_ref() == Some(&prints) =>
+            if !edited
+                && is_ours(request, secret)
+                && intact(secret)
+                && secret.fingerprints.as_ref() == Some(&prints) =>
         {
             Step::Nothing(secret.clone())
         }
         Observed::Present(secret) => {
-            let others = secret.owners.iter().filter(|owner| owner.kind != "EnnoteSecretBinding").cloned();
-            let taken = (!is_ours(request, secret)).then(|| others.collect());
             let earlier = secret.fingerprints.iter().flat_map(Fingerprints::keys).map(str::to_owned);
             let mut drop: Vec<String> = secret.our_keys.iter().cloned().chain(earlier).collect();
             drop.retain(|k| DataKey::parse(k).is_ok() && !data.keys().any(|d| d.as_str() == k));
             drop.sort();
             drop.dedup();
             Step::Patch {
-                draft: draft(data, taken),
+                draft: draft(data, Some(&**secret)),
                 uid: secret.uid.clone(),
                 resource_version: secret.resource_version.clone(),
                 drop,
@@ -211,18 +210,18 @@ mod tests {
 
     #[test]
     fn the_first_write_cannot_overwrite_and_later_ones_carry_their_preconditions() {
-        let create = plan(&request(), &Observed::Absent, data(&[("a", "1")]), &key());
+        let create = plan(&request(), &Observed::Absent, data(&[("a", "1")]), &key(), false);
         assert!(matches!(create.step, Step::Create(_)));
 
         let present = Observed::Present(Box::new(Existing {
             our_keys: ["a", "b", "gone"].map(str::to_owned).into(),
             ..written(&[("a", "1"), ("b", "2")])
         }));
-        match plan(&request(), &present, data(&[("a", "9")]), &key()).step {
+        match plan(&request(), &present, data(&[("a", "9")]), &key(), false).step {
             Step::Patch { uid, resource_version, drop, draft } => {
                 assert_eq!((uid.as_str(), resource_version.as_str()), ("secret-1", "10"));
                 assert_eq!(drop, ["b", "gone"], "a key dropped from the secret leaves the Secret");
-                assert_eq!(draft.owner, ("payments-db".to_owned(), "uid-1".to_owned()));
+                assert_eq!(draft.metadata.owners, None, "it has its owner");
             }
             other => panic!("{other:?}"),
         }
@@ -230,8 +229,9 @@ mod tests {
 
     #[test]
     fn equal_data_is_not_written_again_unless_it_was_edited() {
-        let same =
-            |secret: Existing| plan(&request(), &Observed::Present(Box::new(secret)), data(&[("a", "1")]), &key()).step;
+        let same = |secret: Existing| {
+            plan(&request(), &Observed::Present(Box::new(secret)), data(&[("a", "1")]), &key(), false).step
+        };
         assert!(matches!(same(written(&[("a", "1")])), Step::Nothing(_)));
         let edited = Existing { our_keys: Default::default(), ..written(&[("a", "1")]) };
         assert!(matches!(same(edited), Step::Patch { .. }));

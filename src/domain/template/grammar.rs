@@ -7,12 +7,18 @@
 use crate::domain::template::filters;
 use minijinja::Value;
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, ForLoop, Stmt};
-use minijinja::machinery::parse;
+use minijinja::machinery::{Token, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use std::fmt;
 
 /// `htpasswd` costs a twentieth of a second each time.
 const MAX_HTPASSWD: usize = 4;
+/// Words and signs between {{ and }}.
+const MAX_WORDS: usize = 128;
+/// Brackets within each other.
+const MAX_BRACKETS: usize = 8;
+/// Blocks within each other; each elif is one.
+const MAX_BLOCKS: usize = 16;
 /// The tests.
 const TESTS: [&str; 5] = ["defined", "undefined", "none", "string", "number"];
 /// Filters whose result a for loop may walk.
@@ -68,6 +74,7 @@ pub(super) fn syntax() -> SyntaxConfig {
 
 /// Reads a template.
 pub(super) fn read(text: &str) -> Result<Facts, String> {
+    shallow(text)?;
     let parsed = parse(text, "template", syntax()).map_err(|error| {
         let line = error.line().map_or(1, |line| line);
         format!("line {line}: it is not understood")
@@ -76,6 +83,42 @@ pub(super) fn read(text: &str) -> Result<Facts, String> {
     walk.statement(&parsed)?;
     walk.facts.paths.dedup();
     Ok(walk.facts)
+}
+
+/// Parser, compiler and we descend as deep as the text is nested, on a stack of 2 MiB: what is deep is refused before.
+fn shallow(text: &str) -> Result<(), String> {
+    let (mut words, mut brackets, mut blocks) = (0_usize, 0_usize, vec![0_usize]);
+    let mut tag = None;
+    for token in tokenize(text, false, syntax()) {
+        // What cannot be read is told by the parser.
+        let Ok((token, span)) = token else { return Ok(()) };
+        words += 1;
+        match token {
+            Token::VariableStart | Token::BlockStart => {
+                (words, brackets) = (0, 0);
+                tag = Some(matches!(token, Token::BlockStart));
+                continue;
+            }
+            Token::Ident(name) if tag == Some(true) => match name {
+                "if" | "for" => blocks.push(1),
+                "elif" => blocks.iter_mut().last().into_iter().for_each(|depth| *depth += 1),
+                name if name.starts_with("end") => drop(blocks.pop()),
+                _ => {}
+            },
+            Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => brackets += 1,
+            Token::ParenClose | Token::BracketClose | Token::BraceClose => brackets = brackets.saturating_sub(1),
+            _ => {}
+        }
+        tag = None;
+        if words > MAX_WORDS || brackets > MAX_BRACKETS || blocks.iter().sum::<usize>() > MAX_BLOCKS {
+            return Err(format!(
+                "line {}: it is too deep or too long; one tag holds at most {MAX_WORDS} words, {MAX_BRACKETS} brackets within \
+                 each other, and {MAX_BLOCKS} blocks are within each other",
+                span.start_line
+            ));
+        }
+    }
+    Ok(())
 }
 
 struct Walk {

@@ -268,10 +268,38 @@ mod tests {
             ("{{ a | indent(99999999) }}", "columns"),
             ("{{ a | split('') | length }}", "separator"),
             ("{% for x in list %}{{ (a | upper) == 'X' }}{% endfor %}", "together"),
-            (&*format!("{{{{ {} }}}}", vec!["a"; 100].join("~")), "~"),
-            (&*format!("{{{{ [{}] | join }}}}", vec!["a"; 100].join(",")), "1 MiB"),
+            (&*format!("{{{{ {} }}}}", vec!["a"; 50].join("~")), "~"),
+            (&*format!("{{{{ [{}] | join }}}}", vec!["a"; 50].join(",")), "1 MiB"),
         ] {
             assert!(made(bad, &big).unwrap_err().contains(why), "{bad}: {:?}", made(bad, &big).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn a_deep_template_is_refused_before_it_is_parsed() {
+        let mut hostile = vec![
+            ("not", format!("{{{{ {}a }}}}", "not ".repeat(4000))),
+            ("minus", format!("{{{{ {}a }}}}", "-".repeat(16_000))),
+            ("elif", format!("{{% if a %}}{}{{% endif %}}", "{%elif a%}".repeat(1600))),
+            ("filters", format!("{{{{ a{} }}}}", "|trim".repeat(3200))),
+            ("joins", format!("{{{{ a{} }}}}", "~a".repeat(8000))),
+            ("fields", format!("{{{{ a{} }}}}", ".a".repeat(8000))),
+            ("items", format!("{{{{ a{} }}}}", "[0]".repeat(5000))),
+            ("or", format!("{{{{ a{} }}}}", " or a".repeat(3200))),
+            ("else", format!("{{{{ a{} }}}}", " if a else a".repeat(1300))),
+            ("tests", format!("{{{{ a{} }}}}", " is none".repeat(2000))),
+            ("set", format!("{{% set {}a", "(".repeat(16_000))),
+            ("for", format!("{{% for {}a", "(".repeat(16_000))),
+            ("lists", format!("{{{{ {}1{} }}}}", "[".repeat(8000), "]".repeat(8000))),
+            ("parentheses", format!("{{{{ {}1{} }}}}", "(".repeat(140), ")".repeat(140))),
+            ("ifs", format!("{}{}", "{%if a%}".repeat(140), "{%endif%}".repeat(140))),
+            ("fors", format!("{}{}", "{%for x in a%}".repeat(100), "{%endfor%}".repeat(100))),
+        ];
+        hostile.push(("both", format!("{}{{{{ {}1{} }}}}", "{%if a%}".repeat(140), "(".repeat(140), ")".repeat(140))));
+        for (name, text) in hostile {
+            // As deep as a thread of the agent is.
+            let run = std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(move || made(&text, PAYLOAD));
+            assert!(run.unwrap().join().unwrap().is_err(), "{name}");
         }
     }
 

@@ -1,0 +1,179 @@
+//! Labels, annotations and owners of the Secret: what a request asks for, and what of that is not so yet.
+
+use crate::domain::content::Fingerprints;
+use crate::domain::deletions::NOBODY;
+use crate::domain::observed::{ADOPT, BINDING, BINDING_ID, Existing, FINGERPRINTS, MANAGED_BY, Owner};
+use crate::domain::request::Request;
+use std::collections::BTreeMap;
+
+/// Labels or annotations to write; `None` takes one away.
+pub type Marks = Vec<(String, Option<String>)>;
+
+/// What of the metadata is to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// Labels.
+    pub labels: Marks,
+    /// Annotations.
+    pub annotations: Marks,
+    /// All owners, where they are not what they should be.
+    pub owners: Option<Vec<Owner>>,
+}
+
+/// All of it, for a write of the data: with the fingerprints, and without what we wrote earlier and is no longer asked for.
+pub fn whole(request: &Request, secret: Option<&Existing>, prints: &Fingerprints) -> Metadata {
+    let nothing = BTreeMap::new();
+    let (had_labels, had_annotations) =
+        secret.map_or((&nothing, &nothing), |secret| (&secret.our_labels, &secret.our_annotations));
+    let mut annotations = marks(annotations(request), had_annotations);
+    annotations.retain(|(key, _)| key != FINGERPRINTS);
+    annotations.push((FINGERPRINTS.to_owned(), Some(prints.to_annotation())));
+    if secret.is_some_and(|secret| !is_ours(request, secret)) {
+        annotations.push((ADOPT.to_owned(), None));
+    }
+    let owners = match secret {
+        None => Some(owners(request, &[])),
+        Some(secret) => Some(owners(request, &secret.owners)).filter(|owners| !same(owners, &secret.owners)),
+    };
+    Metadata { labels: marks(labels(request), had_labels), annotations, owners }
+}
+
+/// What differs on a Secret that is this binding's, apart from its data; `None` where nothing does.
+pub fn difference(request: &Request, secret: &Existing) -> Option<Metadata> {
+    if !is_ours(request, secret) || secret.deleting || secret.owners.iter().any(|owner| owner.uid == NOBODY.1) {
+        return None;
+    }
+    let differs = |wanted: BTreeMap<String, String>, had: &BTreeMap<String, String>| -> Marks {
+        let mut marks = marks(wanted, had);
+        marks.retain(|(key, value)| key != FINGERPRINTS && had.get(key) != value.as_ref());
+        marks
+    };
+    let found = Metadata {
+        labels: differs(labels(request), &secret.our_labels),
+        annotations: differs(annotations(request), &secret.our_annotations),
+        owners: Some(owners(request, &secret.owners)).filter(|owners| !same(owners, &secret.owners)),
+    };
+    (found != Metadata::default()).then_some(found)
+}
+
+/// Whether it says that it is this binding's, so that nothing of that has to be written.
+pub fn is_ours(request: &Request, secret: &Existing) -> bool {
+    secret.managed_by.as_deref() == Some(MANAGED_BY.1)
+        && secret.binding_id.as_ref() == Some(&request.binding_id())
+        && secret.adopt.as_ref() != Some(&request.binding)
+}
+
+fn labels(request: &Request) -> BTreeMap<String, String> {
+    let mut all = request.shape.labels.clone();
+    all.insert(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned());
+    all.insert(BINDING_ID.to_owned(), request.binding_id());
+    all
+}
+
+fn annotations(request: &Request) -> BTreeMap<String, String> {
+    let mut all = request.shape.annotations.clone();
+    all.insert(BINDING.to_owned(), request.binding.clone());
+    all
+}
+
+fn marks(wanted: BTreeMap<String, String>, had: &BTreeMap<String, String>) -> Marks {
+    let gone: Vec<String> = had.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+    wanted.into_iter().map(|(key, value)| (key, Some(value))).chain(gone.into_iter().map(|key| (key, None))).collect()
+}
+
+/// Those of others, and ours unless the Secret is to be left behind.
+fn owners(request: &Request, there: &[Owner]) -> Vec<Owner> {
+    let mut owners: Vec<Owner> = there.iter().filter(|owner| owner.kind != "EnnoteSecretBinding").cloned().collect();
+    if !request.shape.retain {
+        owners.push(Owner {
+            api_version: "ennote.io/v1alpha1".to_owned(),
+            kind: "EnnoteSecretBinding".to_owned(),
+            name: request.binding.clone(),
+            uid: request.uid.clone(),
+            controller: !owners.iter().any(|owner| owner.controller),
+            blocks: false,
+        });
+    }
+    owners
+}
+
+fn same(wanted: &[Owner], there: &[Owner]) -> bool {
+    let uids =
+        |owners: &[Owner]| owners.iter().map(|owner| owner.uid.clone()).collect::<std::collections::BTreeSet<_>>();
+    uids(wanted) == uids(there)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ownership::tests::{ours, request};
+
+    fn written(request: &Request) -> Existing {
+        Existing { our_labels: labels(request), our_annotations: annotations(request), ..ours() }
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_is_not_written() {
+        assert_eq!(difference(&request(), &written(&request())), None);
+        let with_prints = |mut secret: Existing| {
+            secret.our_annotations.insert(FINGERPRINTS.into(), "a=b".into());
+            secret
+        };
+        assert_eq!(difference(&request(), &with_prints(written(&request()))), None);
+    }
+
+    #[test]
+    fn labels_are_added_changed_and_taken_away_and_those_of_others_are_left() {
+        let mut asked = request();
+        asked.shape.labels.extend([("a".into(), "1".into()), ("b".into(), "2".into())]);
+        let mut secret = written(&request());
+        secret.our_labels.extend([("b".into(), "old".into()), ("gone".into(), "x".into())]);
+        let found = difference(&asked, &secret).unwrap();
+        let want = [("a", Some("1")), ("b", Some("2")), ("gone", None)];
+        assert_eq!(found.labels, want.map(|(k, v)| (k.to_owned(), v.map(str::to_owned))));
+        assert_eq!((found.annotations, found.owners), (vec![], None));
+    }
+
+    #[test]
+    fn the_deletion_policy_is_the_owner_reference() {
+        let other = Owner { kind: "ConfigMap".into(), uid: "c".into(), ..Owner::default() };
+        let mut secret = written(&request());
+        secret.owners.push(other.clone());
+        let mut retained = request();
+        retained.shape.retain = true;
+        assert_eq!(difference(&request(), &secret), None);
+        assert_eq!(difference(&retained, &secret).unwrap().owners, Some(vec![other.clone()]), "others stay");
+        secret.owners = vec![other];
+        let owners = difference(&request(), &secret).unwrap().owners.unwrap();
+        assert_eq!((owners.len(), owners[1].uid.as_str()), (2, "uid-1"));
+        assert_eq!(difference(&retained, &secret), None);
+    }
+
+    #[test]
+    fn what_is_not_ours_or_on_its_way_out_is_left_alone() {
+        let mut asked = request();
+        asked.shape.labels.insert("a".into(), "1".into());
+        let changed = |edit: fn(&mut Existing)| {
+            let mut secret = written(&request());
+            edit(&mut secret);
+            difference(&asked, &secret)
+        };
+        assert!(changed(|_| ()).is_some());
+        assert_eq!(changed(|s| s.managed_by = None), None);
+        assert_eq!(changed(|s| s.adopt = Some("payments-db".into())), None);
+        assert_eq!(changed(|s| s.deleting = true), None);
+        assert_eq!(changed(|s| s.owners[0].uid = NOBODY.1.into()), None);
+    }
+
+    #[test]
+    fn a_secret_that_is_taken_loses_the_mark_and_gets_our_owner() {
+        let mut secret = Existing { adopt: Some("payments-db".into()), ..Existing::default() };
+        secret.owners.push(Owner { kind: "ConfigMap".into(), uid: "c".into(), ..Owner::default() });
+        let all = whole(&request(), Some(&secret), &Fingerprints::default());
+        assert!(all.annotations.contains(&(ADOPT.to_owned(), None)));
+        assert_eq!(all.owners.unwrap().len(), 2);
+        let first = whole(&request(), None, &Fingerprints::default());
+        assert_eq!(first.owners.unwrap()[0].uid, "uid-1");
+        assert!(first.labels.iter().chain(&first.annotations).all(|(_, value)| value.is_some()));
+    }
+}
