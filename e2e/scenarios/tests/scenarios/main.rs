@@ -3,7 +3,6 @@
 //! All scenarios share one control plane, each in namespaces of its own with its own cloud, release and agent; those that
 //! disturb the control plane start one of their own.
 
-mod agents;
 mod boundaries;
 mod chart;
 mod contents;
@@ -26,6 +25,7 @@ mod issuer;
 mod manifests;
 mod monitoring;
 mod observe;
+mod ownership;
 mod render;
 mod resilience;
 mod rollouts;

@@ -1,0 +1,73 @@
+//! Whose a Secret is: handed over by a person, taken back by one, and wanted by two bindings.
+
+use anyhow::{Result, ensure};
+use ennote_harness::world::{Options, World};
+use ennote_scenarios::{
+    binding, binding_with, object, raw, secret_path, until_condition, until_message, until_version,
+};
+
+fn aiming(name: &str, target: &str, policy: &str) -> String {
+    binding_with(name, &format!("source: {{secret: db}}\n  target: {{name: {target}, deletionPolicy: {policy}}}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_adopted_when_its_mark_names_the_binding_and_keeps_its_other_keys() -> Result<()> {
+    let world = World::start("adopt", Options::default()).await?;
+    world.kubectl(&["create", "secret", "generic", "db", "--from-literal=A=theirs", "--from-literal=B=kept"]).await?;
+    world.apply(&binding("db", "db")).await?;
+    until_condition(&world, "db", "Ready", "False/Collision").await?;
+    // Handed over, and taken back before there is anything to write.
+    world.kubectl(&["annotate", "secret", "db", "ennote.io/adopt=db"]).await?;
+    until_condition(&world, "db", "Ready", "Unknown/WaitingForSecret").await?;
+    world.kubectl(&["annotate", "secret", "db", "ennote.io/adopt-"]).await?;
+    until_condition(&world, "db", "Ready", "False/Collision").await?;
+    let before = raw(&world, &secret_path(&world.namespace, "db")).await?;
+    world.cloud.put("db", &[("A", "ours")]).await?;
+    world.apply(&binding("other", "db")).await?;
+    until_version(&world, "other", 1).await?;
+    ensure!(raw(&world, &secret_path(&world.namespace, "db")).await? == before, "the Secret was touched");
+
+    world.kubectl(&["annotate", "secret", "db", "ennote.io/adopt=db"]).await?;
+    let bound = until_version(&world, "db", 1).await?;
+    let data = world.secret_data("db").await?;
+    ensure!(data["A"] == "ours" && data["B"] == "kept", "it holds {:?}", data.keys());
+    let secret = object(&world, &secret_path(&world.namespace, "db")).await?;
+    ensure!(secret["metadata"]["annotations"].get("ennote.io/adopt").is_none(), "the mark stays");
+    ensure!(secret["metadata"]["ownerReferences"][0]["uid"] == bound["metadata"]["uid"], "it has no owner");
+    world.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_whose_label_was_taken_away_is_released_and_can_be_given_back() -> Result<()> {
+    let world = World::start("release", Options::default()).await?;
+    world.cloud.put("db", &[("A", "1")]).await?;
+    world.apply(&[binding("db", "db"), binding("witness", "db")].join("---\n")).await?;
+    until_version(&world, "db", 1).await?;
+    world.kubectl(&["label", "secret", "db", "app.kubernetes.io/managed-by-"]).await?;
+    until_condition(&world, "db", "Ready", "False/Released").await?;
+    let before = raw(&world, &secret_path(&world.namespace, "db")).await?;
+    world.cloud.put("db", &[("A", "2")]).await?;
+    until_version(&world, "witness", 2).await?;
+    ensure!(raw(&world, &secret_path(&world.namespace, "db")).await? == before, "the Secret was touched");
+    world.kubectl(&["annotate", "secret", "db", "ennote.io/adopt=db"]).await?;
+    until_version(&world, "db", 2).await?;
+    until_condition(&world, "db", "Ready", "True/Synced").await?;
+    world.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_bindings_the_older_writes_and_the_younger_follows_it() -> Result<()> {
+    let world = World::start("rivals", Options::default()).await?;
+    world.cloud.put("db", &[("A", "1")]).await?;
+    // The names decide where both were made in the same second.
+    world.apply(&aiming("a", "shared", "Delete")).await?;
+    until_version(&world, "a", 1).await?;
+    world.apply(&aiming("b", "shared", "Delete")).await?;
+    until_condition(&world, "b", "Ready", "False/Collision").await?;
+    until_message(&world, "b", "Ready", "EnnoteSecretBinding/a, which is older").await?;
+    world.kubectl(&["delete", "ennotesecretbinding", "a"]).await?;
+    let bound = until_version(&world, "b", 1).await?;
+    let secret = object(&world, &secret_path(&world.namespace, "shared")).await?;
+    ensure!(secret["metadata"]["ownerReferences"][0]["uid"] == bound["metadata"]["uid"], "b owns what it took over");
+    world.stop().await
+}
