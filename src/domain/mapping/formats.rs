@@ -3,8 +3,8 @@
 //! Numbers keep every digit: they are copied, never read as numbers.
 
 use crate::crd::Format;
-use crate::domain::mapping::MappingError;
 use crate::domain::mapping::payload::{array, compact, object, raw};
+use crate::domain::mapping::{MAX_DATA, MappingError};
 use crate::domain::secret_value::SecretValue;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -152,6 +152,10 @@ fn yaml(value: &RawValue, indent: usize, out: &mut String) -> Result<(), Mapping
 fn line(indent: usize, lead: &str, child: &RawValue, out: &mut String) -> Result<(), MappingError> {
     out.extend(std::iter::repeat_n(' ', indent));
     out.push_str(lead);
+    // Indents multiply what nests deep: no more is built than a Secret holds.
+    if out.len() > MAX_DATA {
+        return Err(MappingError::TooLarge);
+    }
     let inner = compact(child.get());
     let nested = inner.starts_with(['{', '[']) && inner.len() > 2;
     out.push(if nested { '\n' } else { ' ' });
@@ -230,6 +234,13 @@ mod tests {
         }
         assert_eq!(written("\"text\"", Format::Yaml).as_deref(), Ok("text\n"));
         assert_eq!(written("[]", Format::Yaml).as_deref(), Ok("[]\n"));
+    }
+
+    #[test]
+    fn yaml_that_its_indents_make_too_large_is_refused_while_it_is_written() {
+        let json = format!("{}{}1{}", "[".repeat(60), "1,".repeat(400_000), "]".repeat(60));
+        let value: &RawValue = serde_json::from_str(&json).unwrap();
+        assert_eq!(write(value, Format::Yaml).err(), Some(MappingError::TooLarge));
     }
 
     #[test]

@@ -276,6 +276,15 @@ mod tests {
     }
 
     #[test]
+    fn exactly_what_a_secret_holds_is_taken_and_one_byte_more_is_not() {
+        let payload = format!(r#"{{"x":"1","a":"{}"}}"#, "x".repeat(MAX_DATA - 16));
+        assert_eq!(payload.len(), MAX_DATA);
+        assert_eq!(pick(&payload, "k", "").map(|d| d[0].1.len()), Ok(MAX_DATA));
+        let more = Mapping::Keys(vec![entry("k", ""), entry("one", "/x")]);
+        assert_eq!(made(payload.as_bytes(), &more).err(), Some(MappingError::TooLarge));
+    }
+
+    #[test]
     fn what_is_not_one_clean_object_is_refused_without_quoting_it() {
         for bad in [
             &b"\xff{}"[..],
