@@ -73,23 +73,36 @@ fn lines(
     Ok(Ok(text(&out)))
 }
 
-/// `KEY=value` as a POSIX shell, Docker Compose and godotenv all read it. Where no quoting is read alike, none is guessed.
+/// `KEY=value` as a POSIX shell (`. file`), Docker Compose and godotenv all read it, line breaks too; tried with dash, compose-go
+/// 2.16 and godotenv 1.5. Where no quoting is read alike, none is guessed.
 fn dotenv(key: &str, value: &str) -> Result<String, String> {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_';
     if !key.starts_with(first) || !key.chars().all(|c| first(c) || c.is_ascii_digit()) {
         return Err(format!("holds the key {key:?}, which no environment variable can have"));
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./:@%+,-".contains(c);
-    let control = value.chars().any(char::is_control);
+    // godotenv takes \r\n for \n wherever it stands, a shell ends a text at NUL.
+    let lost = value.contains("\r\n") || value.contains('\0');
     if !value.is_empty() && value.chars().all(plain) {
         Ok(format!("{key}={value}"))
-    } else if !control && !value.contains('\'') && !value.ends_with('\\') {
+    } else if !lost && !value.contains('\'') && !value.ends_with('\\') {
         Ok(format!("{key}='{value}'"))
-    } else if !control && !value.contains(['"', '\\', '$', '`', '!']) {
-        Ok(format!("{key}=\"{value}\""))
+    } else if !lost && !value.contains('`') && !value.ends_with(['"', '\\']) {
+        // A backtick has to be escaped for a shell and must not be for Compose; godotenv mistakes both signs at the end.
+        let mut line = String::with_capacity(key.len() + 2 * value.len() + 3);
+        line.extend([key, "=\""]);
+        for c in value.chars() {
+            if matches!(c, '"' | '\\' | '$') {
+                line.push('\\');
+            }
+            line.push(c);
+        }
+        line.push('"');
+        Ok(line)
     } else {
         Err(format!(
-            "holds under {key} a value that shells, Docker Compose and dotenv libraries read differently; use format json or yaml"
+            "holds under {key} a value that shells, Docker Compose and godotenv read differently however it is quoted; use format \
+             json or yaml"
         ))
     }
 }
@@ -251,14 +264,19 @@ mod tests {
 
     #[test]
     fn dotenv_is_quoted_so_that_all_read_it_alike_or_refused() {
-        let json = r#"{"A":"plain","B":"two words","C":"it's","D":"","E":12,"F":"a$b\"c","G":{"x": 1}}"#;
-        let want = "A=plain\nB='two words'\nC=\"it's\"\nD=''\nE=12\nF='a$b\"c'\nG='{\"x\":1}'\n";
+        let json = r#"{"A":"plain","B":"two words","C":"it's","D":"","E":12,"F":"a$b\"c`","G":{"x": 1},"H":"two\nlines",
+            "J":"it's $5, \"so\" \\n"}"#;
+        let want = "A=plain\nB='two words'\nC=\"it's\"\nD=''\nE=12\nF='a$b\"c`'\nG='{\"x\":1}'\nH='two\nlines'\n\
+            J=\"it's \\$5, \\\"so\\\" \\\\n\"\n";
         assert_eq!(written(json, Format::Dotenv).as_deref(), Ok(want));
         for bad in [
             r#"{"a-b":"x"}"#,
             r#"{"1A":"x"}"#,
-            r#"{"A":"it's $5"}"#,
-            r#"{"A":"two\nlines"}"#,
+            r#"{"":"x"}"#,
+            r#"{"A":"it's `date`"}"#,
+            r#"{"A":"it's \"so\""}"#,
+            r#"{"A":"two\r\nlines"}"#,
+            r#"{"A":"nul\u0000"}"#,
             r#"{"A":"end\\"}"#,
             "[1]",
             "\"x\"",
@@ -312,14 +330,24 @@ mod tests {
         }
 
         #[test]
-        fn dotenv_comes_back_or_is_refused(value in ".{0,20}") {
-            if let Ok(line) = written(&serde_json::json!({"A": value}).to_string(), Format::Dotenv) {
+        fn dotenv_comes_back_or_is_refused(value in "([a ]|[\"'`$\\\\\n#]){0,12}|.{0,20}") {
+            let line = written(&serde_json::json!({"A": value}).to_string(), Format::Dotenv);
+            if let Ok(line) = line {
                 let text = line.strip_prefix("A=").unwrap().strip_suffix('\n').unwrap();
-                let inner = match text.as_bytes() {
-                    [b'\'', .., b'\''] | [b'"', .., b'"'] => &text[1..text.len() - 1],
-                    _ => text,
+                let back = match text.as_bytes() {
+                    [b'\'', .., b'\''] => text[1..text.len() - 1].to_owned(),
+                    [b'"', .., b'"'] => {
+                        let (mut back, mut rest) = (String::new(), text[1..text.len() - 1].chars());
+                        while let Some(c) = rest.next() {
+                            back.push(if c == '\\' { rest.next().unwrap() } else { c });
+                        }
+                        back
+                    }
+                    _ => text.to_owned(),
                 };
-                prop_assert_eq!(inner, value);
+                prop_assert_eq!(back, value);
+            } else {
+                prop_assert!(value.contains('\'') || value.ends_with('\\') || value.contains("\r\n") || value.contains('\0'));
             }
         }
     }
