@@ -137,6 +137,10 @@ fn properties(key: &str, value: &str) -> String {
     out
 }
 
+/// YAML finds a key that is longer only behind a question mark
+/// (<https://yaml.org/spec/1.2.2/#example-single-pair-explicit-entry>, and 7.4.2 on the 1,024 characters).
+const LONGEST_PLAIN_KEY: usize = 1000;
+
 /// Block style: one line for each scalar. What follows `key:` or `-` begins on the next line where it has lines of its own.
 fn yaml(value: &RawValue, indent: usize, out: &mut String) -> Result<(), MappingError> {
     if let Some(entries) = object(value)? {
@@ -144,7 +148,12 @@ fn yaml(value: &RawValue, indent: usize, out: &mut String) -> Result<(), Mapping
             out.push_str("{}");
         }
         for (key, child) in entries {
-            line(indent, &format!("{}:", scalar(&key)), child, out)?;
+            let name = scalar(&key);
+            if name.len() > LONGEST_PLAIN_KEY {
+                line(indent, &format!("? {name}\n{:indent$}:", ""), child, out)?;
+            } else {
+                line(indent, &format!("{name}:"), child, out)?;
+            }
         }
     } else if value.get().starts_with('[') {
         let items = array(value)?;
@@ -247,6 +256,16 @@ mod tests {
         }
         assert_eq!(written("\"text\"", Format::Yaml).as_deref(), Ok("text\n"));
         assert_eq!(written("[]", Format::Yaml).as_deref(), Ok("[]\n"));
+    }
+
+    #[test]
+    fn yaml_keys_of_any_length_are_found() {
+        for length in [990, 1000, 1023, 1024, 1025, 5000] {
+            let json = serde_json::json!({"a": {"b ".repeat(length / 2): {"c": ["d"]}, "e": 1}}).to_string();
+            let yaml = written(&json, Format::Yaml).unwrap();
+            let back: serde_json::Value = serde_yaml::from_str(&yaml).unwrap();
+            assert_eq!(back.to_string(), json, "{length}");
+        }
     }
 
     #[test]
