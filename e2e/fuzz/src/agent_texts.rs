@@ -9,7 +9,6 @@ use ennote_agent::domain::content::StampKey;
 use ennote_agent::domain::mapping::{Entry, KeyRules, Mapping, Missing, Place, map};
 use ennote_agent::domain::name::DataKey;
 use ennote_agent::domain::reason::Reason;
-use ennote_agent::domain::template::Template;
 use ennote_agent::identity::join::Credentials;
 use ennote_agent::identity::trust::root_of_token;
 use serde_json::Value;
@@ -19,7 +18,6 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 pub(crate) const TARGETS: &[Target] = &[
     Target { name: "agent_payload", stride: 1, seeds: payloads, run: payload },
-    Target { name: "agent_template", stride: 1, seeds: templates, run: template },
     Target { name: "agent_status", stride: 1, seeds: statuses, run: status },
     Target {
         name: "agent_token",
@@ -38,16 +36,13 @@ fn payloads() -> Vec<Vec<u8>> {
 
 fn payload(given: &[u8]) -> Verdict {
     let pointers = ["/keysValues", "/login", "/list/1/deep", "/keysValues/A", ""];
-    let formats = [Format::Raw, Format::Json, Format::Yaml, Format::Dotenv, Format::Properties, Format::Base64];
+    let entry = |(n, at): (usize, &&str)| Entry {
+        key: DataKey::parse(&format!("K{n}")).unwrap(),
+        place: Place::Pointer(at.parse().unwrap(), Format::Raw),
+        missing: Missing::LeaveOut,
+    };
     let stamp = StampKey::new(&[0; 32]);
-    for format in formats {
-        let entry = |(n, at): (usize, &&str)| Entry {
-            key: DataKey::parse(&format!("K{n}")).unwrap(),
-            place: Place::Pointer(at.parse().unwrap(), format),
-            missing: Missing::LeaveOut,
-        };
-        let _either = map(given, &Mapping::Keys(pointers.iter().enumerate().map(entry).collect()), &stamp);
-    }
+    let _either = map(given, &Mapping::Keys(pointers.iter().enumerate().map(entry).collect()), &stamp);
     let everything = Mapping::Everything(KeyRules::default());
     let Ok(data) = map(given, &everything, &stamp) else { return Ok(Outcome::Refused) };
     // Another parser agrees on the texts: nothing was invented, joined or unescaped twice.
@@ -64,28 +59,6 @@ fn payload(given: &[u8]) -> Verdict {
         other => other.is_some(),
     });
     only_if(same && held <= 1024 * 1024, "a payload gives what it does not hold")
-}
-
-fn templates() -> Vec<Vec<u8>> {
-    let seeds = [
-        "postgres://{{ keysValues.user }}:{{ keysValues.pass | urlencode }}@db",
-        "{% for k, v in keysValues | dictsort %}{{ k }}={{ v | squote }}\n{% endfor %}",
-        "{% if keysValues.a is defined %}{{ keysValues.a | default('x') | replace('a', 'b') | indent(4) }}{% else %}-{% endif %}",
-        "{{ (keysValues.user ~ ':' ~ keysValues['a b'][0]) | b64encode | sha256 }}{{ [1, 'a'] | join(',') }}",
-    ];
-    seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect()
-}
-
-/// Whatever the text, it is refused or stays within its bounds, and no error holds a value.
-fn template(given: &[u8]) -> Verdict {
-    let Ok(text) = std::str::from_utf8(given) else { return Ok(Outcome::Refused) };
-    let Ok(template) = Template::parse(text) else { return Ok(Outcome::Refused) };
-    let payload = r#"{"keysValues":{"user":"canary","pass":"canary","a":"canary","a b":["canary",1e3]}}"#;
-    match template.render(payload, &StampKey::new(&[0; 32])) {
-        Ok(value) => only_if(value.expose().len() <= 1024 * 1024, "a template gives more than 1 MiB"),
-        Err(error) if text.contains("canary") || !format!("{error:?}").contains("canary") => Ok(Outcome::Refused),
-        Err(_) => Err("an error of a template holds a value".to_owned()),
-    }
 }
 
 fn statuses() -> Vec<Vec<u8>> {

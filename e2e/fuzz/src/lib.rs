@@ -12,6 +12,7 @@ pub mod mutations;
 pub mod noise;
 pub mod vectors;
 
+mod agent_mapping;
 mod agent_texts;
 mod cloud_texts;
 mod world;
@@ -43,7 +44,8 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [&[Target]; 4] = [agent::TARGETS, agent_texts::TARGETS, cloud::TARGETS, cloud_texts::TARGETS];
+pub const TARGETS: [&[Target]; 5] =
+    [agent::TARGETS, agent_texts::TARGETS, cloud::TARGETS, cloud_texts::TARGETS, agent_mapping::TARGETS];
 
 /// A decoder by its name.
 pub fn target(name: &str) -> Option<Target> {

@@ -57,6 +57,11 @@ fn the_agents_decoders_keep_their_promises_whatever_comes() {
 }
 
 #[test]
+fn templates_formats_and_rules_for_keys_keep_their_promises_whatever_comes() {
+    run_all(4);
+}
+
+#[test]
 fn the_clouds_decoders_keep_their_promises_whatever_comes() {
     run_all(2);
 }
