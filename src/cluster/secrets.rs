@@ -14,7 +14,7 @@ use crate::domain::sync_plan::{Draft, Step};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::Client;
 use kube::api::{Api, PartialObjectMeta};
 use kube::client::Body;
@@ -190,6 +190,12 @@ fn item(draft: &Draft) -> String {
     format!("{}/{}", collection(&draft.namespace), draft.name)
 }
 
+/// Keys under `data` that a field manager owns.
+fn data_keys(entry: &ManagedFieldsEntry) -> impl Iterator<Item = &str> {
+    let data = entry.fields_v1.as_ref().and_then(|f| f.0.get("f:data")).and_then(|d| d.as_object());
+    data.into_iter().flat_map(|d| d.keys()).filter_map(|k| k.strip_prefix("f:"))
+}
+
 /// The entries of a map that a field manager owns, as they are.
 fn written(
     owned: Option<&serde_json::Value>,
@@ -209,6 +215,8 @@ pub(super) fn reduce(meta: &ObjectMeta) -> Existing {
     let fields = meta.managed_fields.iter().flatten();
     let mut managers: Vec<String> = Vec::new();
     let mut our_keys = BTreeSet::new();
+    let ours = label(MANAGED_BY.0).as_deref() == Some(MANAGED_BY.1);
+    let (mut others, mut last) = (BTreeMap::new(), None);
     let (mut our_labels, mut our_annotations) = (BTreeMap::new(), BTreeMap::new());
     for entry in fields {
         let manager = entry.manager.clone().unwrap_or_default();
@@ -216,10 +224,13 @@ pub(super) fn reduce(meta: &ObjectMeta) -> Existing {
             let ours = entry.fields_v1.as_ref().and_then(|f| f.0.get("f:metadata"));
             our_labels.extend(written(ours, "f:labels", meta.labels.as_ref()));
             our_annotations.extend(written(ours, "f:annotations", meta.annotations.as_ref()));
-            let data = entry.fields_v1.as_ref().and_then(|f| f.0.get("f:data")).and_then(|d| d.as_object());
-            our_keys.extend(
-                data.into_iter().flat_map(|d| d.keys()).filter_map(|k| k.strip_prefix("f:")).map(str::to_owned),
-            );
+            our_keys.extend(data_keys(entry).map(str::to_owned));
+        }
+        if manager != FIELD_MANAGER && ours {
+            others.extend(data_keys(entry).map(|key| (key.to_owned(), manager.clone())));
+            if last.as_ref().is_none_or(|(time, _)| *time <= entry.time) {
+                last = Some((entry.time.clone(), manager.clone()));
+            }
         }
         if !managers.contains(&manager) {
             managers.push(manager);
@@ -247,6 +258,8 @@ pub(super) fn reduce(meta: &ObjectMeta) -> Existing {
         managers,
         our_labels,
         our_annotations,
+        others,
+        last_manager: last.map(|(_, manager)| manager),
         our_keys,
         deleting: meta.deletion_timestamp.is_some(),
     }

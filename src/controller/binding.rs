@@ -12,7 +12,9 @@ use crate::controller::delivery::{Taken, take_in};
 use crate::controller::observing;
 use crate::controller::pass::{Pass, back_off, deny_pause, is_ready, trouble};
 use crate::crd::{EnnoteSecretBinding, Mode};
+use crate::domain::conditions::is_synced;
 use crate::domain::deletions;
+use crate::domain::drift;
 use crate::domain::metadata;
 use crate::domain::observed::Observed;
 use crate::domain::outcome::Outcome;
@@ -118,10 +120,22 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
             if let Some(problem) = make_anew(&request, secret, context).await {
                 return Pass::say(problem);
             }
-            if let Some(metadata) = metadata::difference(&request, secret) {
+            let due = context.memos.until_repair(&request.uid);
+            let drifted = drift::told(secret).is_some() && is_synced_of(binding);
+            if !due.is_zero() && drifted && !context.inbox.arrived_for(&request.uid) {
+                return Pass::say_until(Outcome::Unchanged, due);
+            }
+            if due.is_zero()
+                && let Some(metadata) = metadata::difference(&request, secret)
+            {
                 let target = request.target.as_str();
                 match context.secrets.amend(&request.namespace, target, secret, &metadata).await {
-                    Ok(now) => context.index.seen(&request.namespace, target, now),
+                    Ok(now) => {
+                        if is_synced_of(binding) {
+                            context.memos.repaired(&request.uid);
+                        }
+                        context.index.seen(&request.namespace, target, now);
+                    }
                     Err(error) => {
                         return Pass::say_until(error.problem("patch secrets", &request.namespace), after(&error));
                     }
@@ -149,6 +163,12 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
         }
         None => ask(binding, &request, &wanted, &observed, memo, context),
     }
+}
+
+/// Whether this very spec is synced: what differs then is somebody else's doing.
+fn is_synced_of(binding: &EnnoteSecretBinding) -> bool {
+    let generation = binding.metadata.generation.unwrap_or_default();
+    binding.status.as_ref().is_some_and(|status| is_synced(status, generation))
 }
 
 fn needs_anew(memo: &Memo) -> bool {

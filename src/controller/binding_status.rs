@@ -7,7 +7,9 @@ use crate::controller::context::Context;
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus};
 use crate::domain::claim;
 use crate::domain::conditions::{self, find};
+use crate::domain::drift;
 use crate::domain::high_water;
+use crate::domain::observed::Observed;
 use crate::domain::outcome::Outcome;
 use crate::domain::reason::Phase;
 use crate::domain::request::{self, Request, SYNC};
@@ -24,6 +26,14 @@ pub(super) async fn write(
     let freshness = context.link.borrow().freshness(clock::now());
     let generation = binding.metadata.generation.unwrap_or_default();
     let mut next = conditions::next(&old, outcome, freshness, generation, context.now());
+    let target = next.target.as_ref().filter(|_| binding.spec.suspend != Some(true));
+    if let Some(target) = target
+        && let Observed::Present(secret) =
+            context.index.observe(binding.metadata.namespace.as_deref().unwrap_or_default(), &target.name)
+        && secret.uid == target.uid
+    {
+        conditions::name_others(&mut next, drift::other_keys(&secret));
+    }
     if let Some(text) = high_water::moot(binding) {
         next.last_handled.get_or_insert_default().accept = Some(text);
     }

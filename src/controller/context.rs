@@ -11,6 +11,7 @@ use crate::controller::ledgers::Ledgers;
 use crate::controller::observing::Foreseen;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::claim;
+use crate::domain::drift;
 use crate::domain::reason::Problem;
 use crate::domain::request::{Asks, Defaults, Request};
 use crate::rollout::workload::{Kind, Workload};
@@ -221,6 +222,8 @@ pub struct Memos {
     memos: Mutex<HashMap<String, Memo>>,
     /// When a denial last turned a binding.
     turned: Mutex<HashMap<String, Instant>>,
+    /// How often in a row a Secret was repaired, and when last.
+    repaired: Mutex<HashMap<String, (u32, Instant)>>,
 }
 
 impl Memos {
@@ -249,10 +252,28 @@ impl Memos {
         free
     }
 
+    /// A Secret was repaired.
+    pub fn repaired(&self, uid: &str) {
+        let (mut repaired, now) = (lock(&self.repaired), Instant::now());
+        let (count, at) = repaired.entry(uid.to_owned()).or_insert((0, now));
+        *count = if now.duration_since(*at) < drift::FIGHT { count.saturating_add(1) } else { 1 };
+        *at = now;
+    }
+
+    /// How long the next repair has to wait; not at all where the last one is long ago.
+    pub fn until_repair(&self, uid: &str) -> Duration {
+        let known = lock(&self.repaired).get(uid).copied();
+        known.map_or(Duration::ZERO, |(count, at)| {
+            let since = at.elapsed();
+            if since < drift::FIGHT { drift::pause(count).saturating_sub(since) } else { Duration::ZERO }
+        })
+    }
+
     /// The binding is gone.
     pub fn end(&self, uid: &str) {
         self.forget(uid);
         lock(&self.turned).remove(uid);
+        lock(&self.repaired).remove(uid);
     }
 }
 

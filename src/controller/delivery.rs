@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::cloud::inbox::{Arrival, Denial, Word};
 use crate::cluster::error::{Chain, ClusterError};
+use crate::cluster::status::Notice;
 use crate::controller::context::Context;
 use crate::controller::observing::Foreseen;
 use crate::controller::{report, workload};
@@ -11,6 +12,7 @@ use crate::crypto::envelope::{Expected, Opened};
 use crate::domain::conditions::is_synced;
 use crate::domain::content::{Fingerprints, StampKey};
 use crate::domain::deletions::notice;
+use crate::domain::drift;
 use crate::domain::high_water::{self, ACCEPT, Asked, Verdict, admit};
 use crate::domain::mapping::MappingError;
 use crate::domain::observed::Observed;
@@ -22,6 +24,8 @@ use crate::domain::secret_value::SecretData;
 use crate::domain::sync_plan::{Step, plan};
 use crate::domain::target;
 use crate::hardening::scrubbed;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
 
 /// How often a write observes again when the cluster has moved.
 const ATTEMPTS: usize = 4;
@@ -207,8 +211,13 @@ async fn write(
                 "the binding is gone; nothing is written for it",
             ));
         }
+        let repair = (!edited && !moves).then(|| drifted(request, &observed, &planned.step)).flatten();
         match context.secrets.apply(&planned.step).await {
             Ok(existing) => {
+                if let Some((reason, note)) = repair {
+                    context.memos.repaired(&request.uid);
+                    tell(binding, request, reason, &note, context).await;
+                }
                 context.index.seen(namespace, request.target.as_str(), existing.clone());
                 let latency = latency(payload.committed_at_ms, delivery.wanted_at_ms, context);
                 return Taken::Held(Box::new(Held {
@@ -255,6 +264,43 @@ async fn write(
         Reason::ClusterError,
         format!("Secret {} keeps changing under the agent; it tries again", request.target),
     ))
+}
+
+/// What somebody else did, where the write only undoes that: reason and note of an Event.
+fn drifted(request: &Request, observed: &Observed, step: &Step) -> Option<(&'static str, String)> {
+    let target = &request.target;
+    match (observed, step) {
+        (Observed::Absent, Step::Create(_)) => {
+            Some(("SecretRestored", format!("Secret {target} was deleted by somebody; it is there again")))
+        }
+        (Observed::Present(secret), Step::Patch { .. }) => {
+            drift::told(secret).map(|told| ("DriftRepaired", format!("Secret {target}: {told}; it is put back")))
+        }
+        _ => None,
+    }
+}
+
+async fn tell(binding: &EnnoteSecretBinding, request: &Request, reason: &str, note: &str, context: &Context) {
+    let (namespace, name) = (&request.namespace, &request.binding);
+    tracing::info!(namespace, binding = name, reason, note, "somebody else changed the Secret");
+    // The Secret as it was found: each repair is an Event of its own, with its own note.
+    let found = match context.index.observe(namespace, request.target.as_str()) {
+        Observed::Present(secret) => Some((secret.uid, secret.resource_version)),
+        Observed::Absent => None,
+    };
+    let (uid, resource_version) = found.unzip();
+    let related = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Secret".to_owned()),
+        namespace: Some(namespace.clone()),
+        name: Some(request.target.to_string()),
+        uid,
+        resource_version,
+        ..ObjectReference::default()
+    };
+    let about = binding.object_ref(&());
+    let notice = Notice { about, related: Some(related), warning: false, reason, action: "Repair", note };
+    context.status.event(notice).await;
 }
 
 fn anew(request: &Request, uid: &str) -> Problem {

@@ -125,6 +125,19 @@ fn suspend(status: &mut EnnoteSecretBindingStatus, generation: i64, now: Timesta
     );
 }
 
+/// Names the keys that others added to the Secret, where the binding is synced.
+pub fn name_others(status: &mut EnnoteSecretBindingStatus, others: Vec<String>) {
+    let (Some(source), Some(target)) = (&status.source, &mut status.target) else { return };
+    if target.other_keys == others {
+        return;
+    }
+    target.other_keys = others;
+    let message = synced_message(source, target);
+    for condition in status.conditions.iter_mut().filter(|c| c.reason == Reason::Synced.to_string()) {
+        condition.message.clone_from(&message);
+    }
+}
+
 /// Whether the Secret holds what this generation of the spec asks for.
 pub fn is_synced(status: &EnnoteSecretBindingStatus, generation: i64) -> bool {
     find(status, "Synced").is_some_and(|c| c.status == "True" && c.observed_generation == Some(generation))
@@ -152,7 +165,11 @@ fn synced_message(source: &SourceStatus, target: &TargetStatus) -> String {
     } else {
         format!("; it is pinned there, version {} has been seen", source.version)
     };
-    format!("version {version} of {:?} is in Secret {} ({keys}){pinned}", source.secret, target.name)
+    let others = match &target.other_keys[..] {
+        [] => String::new(),
+        others => format!("; keys of others are kept: {}", others.join(", ")),
+    };
+    format!("version {version} of {:?} is in Secret {} ({keys}){pinned}{others}", source.secret, target.name)
 }
 
 /// Fresh appears with the first sync; later it moves only when beats stay away for long, or come back.

@@ -6,6 +6,7 @@ pub mod claim;
 pub mod conditions;
 pub mod content;
 pub mod deletions;
+pub mod drift;
 pub mod forecast;
 pub mod high_water;
 pub mod mapping;

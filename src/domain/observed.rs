@@ -51,6 +51,10 @@ pub struct Existing {
     pub owners: Vec<Owner>,
     /// Field managers that wrote anything, in the order of the object.
     pub managers: Vec<String>,
+    /// Keys under `data` that other field managers own, and which. Only of a Secret that is labelled as ours.
+    pub others: BTreeMap<String, String>,
+    /// The other field manager that wrote last. Only of a Secret that is labelled as ours.
+    pub last_manager: Option<String>,
     /// Keys under `data` that our field manager owns.
     pub our_keys: BTreeSet<String>,
     /// Whether it is being deleted.

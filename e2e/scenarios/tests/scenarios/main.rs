@@ -7,6 +7,7 @@ mod boundaries;
 mod chart;
 mod contents;
 mod demo;
+mod drift;
 mod envelope;
 mod evil;
 mod evil_delivery;
