@@ -9,6 +9,7 @@ use crate::controller::pass::Pass;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::content::Fingerprints;
 use crate::domain::forecast::Forecast;
+use crate::domain::metadata;
 use crate::domain::observed::Observed;
 use crate::domain::outcome::Outcome;
 use crate::domain::reason::Problem;
@@ -47,7 +48,13 @@ pub(super) fn pass(
 pub(super) fn forecast(request: &Request, observed: &Observed, expected: &Foreseen) -> Forecast {
     let target = request.target.as_str();
     match expected {
-        Ok(prints) => Forecast::of_write(target, observed, prints),
+        Ok(prints) => {
+            let data = Forecast::of_write(target, observed, prints);
+            match observed {
+                Observed::Present(secret) => data.and_metadata(target, metadata::difference(request, secret).as_ref()),
+                Observed::Absent => data,
+            }
+        }
         Err(problem) => Forecast::of_refusal(target, problem),
     }
 }

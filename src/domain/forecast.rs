@@ -1,6 +1,7 @@
 //! What a binding that only observes would do: a sentence that names keys, never values.
 
 use crate::domain::content::Fingerprints;
+use crate::domain::metadata::{Marks, Metadata};
 use crate::domain::observed::{Existing, Observed};
 use crate::domain::reason::Problem;
 use std::collections::BTreeSet;
@@ -34,6 +35,28 @@ impl Forecast {
     /// It would not be written, for this reason.
     pub fn of_refusal(target: &str, problem: &Problem) -> Self {
         Self { equal: false, sentence: format!("Secret {target} would not be written: {problem}") }
+    }
+
+    /// And this of its metadata.
+    pub fn and_metadata(self, target: &str, metadata: Option<&Metadata>) -> Self {
+        let Some(metadata) = metadata else { return self };
+        let keys = |marks: &Marks| named(marks.iter().map(|(key, _)| key.as_str()));
+        let mut said = Vec::new();
+        for (what, marks) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
+            if !marks.is_empty() {
+                said.push(format!("{what} {}", keys(marks)));
+            }
+        }
+        if metadata.owners.is_some() {
+            said.push("its owner".to_owned());
+        }
+        let said = said.join("; ");
+        let sentence = if self.equal {
+            format!("Secret {target} would change: {said}")
+        } else {
+            format!("{}; and {said}", self.sentence)
+        };
+        Self { equal: false, sentence }
     }
 
     fn of_patch(target: &str, secret: &Existing, wanted: &Fingerprints) -> Self {
@@ -77,6 +100,20 @@ fn named<'a>(keys: impl Iterator<Item = &'a str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metadata_that_would_change_is_told_too() {
+        let equal = || Forecast { equal: true, sentence: "nothing".into() };
+        assert_eq!(equal().and_metadata("db", None), equal());
+        let labels = vec![("team".to_owned(), Some("x".to_owned()))];
+        let metadata = Metadata { labels, owners: Some(vec![]), ..Metadata::default() };
+        let told = equal().and_metadata("db", Some(&metadata));
+        assert_eq!(told.sentence, "Secret db would change: labels team; its owner");
+        let more = Forecast { equal: false, sentence: "Secret db would change: A added".into() };
+        let told = more.and_metadata("db", Some(&metadata));
+        assert_eq!(told.sentence, "Secret db would change: A added; and labels team; its owner");
+        assert!(!told.equal);
+    }
     use crate::domain::content::StampKey;
     use crate::domain::name::DataKey;
     use crate::domain::reason::Reason;

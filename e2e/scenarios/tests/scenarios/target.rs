@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use ennote_harness::world::{Options, World};
 use ennote_scenarios::{
-    Requests, SOON, binding_with, mark, message, object, raw, secret_path, until_collected, until_condition,
+    Requests, SOON, binding, binding_with, mark, message, object, raw, secret_path, until_collected, until_condition,
     until_message, until_version,
 };
 use serde_json::Value;
@@ -119,6 +119,34 @@ async fn data_that_does_not_fit_the_type_is_not_written() -> Result<()> {
     world.cloud.put("db", &[("tls.crt", &certificate), ("tls.key", &key)]).await?;
     until_version(&world, "db", 3).await?;
     ensure!(secret(&world, "db").await?["type"] == "kubernetes.io/tls");
+    world.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_binding_says_what_becomes_of_its_secret_when_the_source_is_deleted() -> Result<()> {
+    let world = World::start("source-gone", Options::default()).await?;
+    world.cloud.put("db", &[("A", "1")]).await?;
+    let bound = |name: &str, policy: &str| {
+        binding_with(name, &format!("source: {{secret: db}}\n  target: {{whenSourceDeleted: {policy}}}"))
+    };
+    world
+        .apply(&[bound("goes", "Delete"), bound("stays", "Retain"), binding("by-default", "db")].join("---\n"))
+        .await?;
+    for name in ["goes", "stays", "by-default"] {
+        until_version(&world, name, 1).await?;
+    }
+    world.cloud.rm("db").await?;
+    until_collected(&world, "goes").await?;
+    until_message(&world, "goes", "Ready", "and Secret goes with it").await?;
+    for name in ["stays", "by-default"] {
+        until_message(&world, name, "Ready", &format!("Secret {name} is kept")).await?;
+        ensure!(world.secret_data(name).await?["A"] == "1");
+    }
+    world.cloud.put("db", &[("A", "2")]).await?;
+    for name in ["goes", "stays", "by-default"] {
+        until_condition(&world, name, "Ready", "True/Synced").await?;
+        ensure!(world.secret_data(name).await?["A"] == "2");
+    }
     world.stop().await
 }
 
