@@ -7,6 +7,18 @@ use crate::domain::reason::{Problem, Reason};
 use crate::domain::template::Template;
 use jsonptr::PointerBuf;
 
+/// One takes a twentieth of a second, and nothing else is done meanwhile.
+const MAX_HTPASSWDS: usize = 16;
+
+impl Place {
+    fn htpasswds(&self) -> usize {
+        match self {
+            Self::Pointer(..) => 0,
+            Self::Template(template) => template.htpasswds(),
+        }
+    }
+}
+
 /// Parses the mapping of a spec.
 ///
 /// # Errors
@@ -23,6 +35,12 @@ pub fn mapping(spec: &EnnoteSecretBindingSpec) -> Result<Mapping, Problem> {
             Ok(entry) => parsed.push(entry),
             Err(text) => wrong.push(text),
         }
+    }
+    let htpasswds: usize = parsed.iter().map(|entry| entry.place.htpasswds()).sum();
+    if htpasswds > MAX_HTPASSWDS {
+        wrong.push(format!(
+            "htpasswd stands {htpasswds} times in the templates of spec.data, at most {MAX_HTPASSWDS} are taken"
+        ));
     }
     if wrong.is_empty() { Ok(Mapping::Keys(parsed)) } else { Err(bad(wrong.join("; "))) }
 }
@@ -46,4 +64,22 @@ fn entry(given: &DataEntry) -> Result<Entry, String> {
         (true, Some(text)) => Missing::Default(text.clone()),
     };
     Ok(Entry { key, place, missing })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_is_counted_over_all_entries() {
+        let entry =
+            |n: usize| serde_json::json!({"key": format!("k{n}"), "template": "{{ a | htpasswd(b) }}".repeat(4)});
+        let spec = |n: usize| {
+            let data: Vec<_> = (0..n).map(entry).collect();
+            serde_json::from_value(serde_json::json!({"source": {"secret": "s"}, "data": data})).unwrap()
+        };
+        assert!(mapping(&spec(4)).is_ok());
+        let refused = mapping(&spec(5)).unwrap_err();
+        assert!(refused.message.contains("stands 20 times in the templates of spec.data, at most 16"), "{refused}");
+    }
 }

@@ -29,6 +29,8 @@ const WALKED: [&str; 6] = ["items", "dictsort", "keys", "lines", "split", "defau
 pub(super) struct Facts {
     /// How often texts are joined by `~`.
     pub(super) joins: usize,
+    /// How often `htpasswd` stands in it.
+    pub(super) htpasswds: usize,
     /// Places in the payload that have to be there.
     pub(super) paths: Vec<Path>,
 }
@@ -79,7 +81,7 @@ pub(super) fn read(text: &str) -> Result<Facts, String> {
         let line = error.line().map_or(1, |line| line);
         format!("line {line}: it is not understood")
     })?;
-    let mut walk = Walk { facts: Facts::default(), names: vec!["loop".to_owned()], htpasswds: 0, depth: 0 };
+    let mut walk = Walk { facts: Facts::default(), names: vec!["loop".to_owned()], depth: 0 };
     walk.statement(&parsed)?;
     walk.facts.paths.dedup();
     Ok(walk.facts)
@@ -125,7 +127,6 @@ struct Walk {
     facts: Facts,
     /// Names that loops give.
     names: Vec<String>,
-    htpasswds: usize,
     depth: usize,
 }
 
@@ -247,11 +248,11 @@ impl Walk {
             return Err(format!("line {line}: there is no filter {:?}; there are {names}", filter.name));
         }
         if filter.name == "htpasswd" {
-            self.htpasswds += 1;
+            self.facts.htpasswds += 1;
             if self.depth > 0 {
                 return refused(line, "htpasswd in a loop");
             }
-            if self.htpasswds > MAX_HTPASSWD {
+            if self.facts.htpasswds > MAX_HTPASSWD {
                 return Err(format!("line {line}: htpasswd may stand at most {MAX_HTPASSWD} times in a template"));
             }
         }

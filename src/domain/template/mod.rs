@@ -59,6 +59,11 @@ impl Template {
         Ok(Self { source: text.into(), facts: Arc::new(grammar::read(text)?) })
     }
 
+    /// How often it asks for a bcrypt hash, each of which takes a twentieth of a second.
+    pub fn htpasswds(&self) -> usize {
+        self.facts.htpasswds
+    }
+
     /// The text for a payload, which is one JSON object. `key` salts what has to be salted.
     ///
     /// # Errors
