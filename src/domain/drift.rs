@@ -2,7 +2,7 @@
 //! field managers (<https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>). Names, never values.
 
 use crate::domain::content::Fingerprints;
-use crate::domain::observed::Existing;
+use crate::domain::observed::{Existing, FINGERPRINTS};
 use std::time::Duration;
 
 /// So many keys of others are named.
@@ -10,11 +10,20 @@ const NAMED: usize = 20;
 /// Repairs that follow each other within this time are one fight with somebody.
 pub const FIGHT: Duration = Duration::from_secs(600);
 
+/// Whether every key that we wrote, and the record of them, is still ours: another manager that edits or drops one takes it from
+/// our managed fields.
+pub fn intact(secret: &Existing) -> bool {
+    let kept = |prints: &Fingerprints| prints.keys().all(|key| secret.our_keys.contains(key));
+    secret.our_annotations.contains_key(FINGERPRINTS) && secret.fingerprints.as_ref().is_some_and(kept)
+}
+
 /// Who changed which of our keys; `None` where all are as we wrote them.
 pub fn told(secret: &Existing) -> Option<String> {
-    let Some(prints) = &secret.fingerprints else {
-        return Some("its annotation ennote.io/fingerprints was changed".to_owned());
-    };
+    if intact(secret) {
+        return None;
+    }
+    let recorded = secret.fingerprints.as_ref().filter(|_| secret.our_annotations.contains_key(FINGERPRINTS));
+    let Some(prints) = recorded else { return Some(format!("its annotation {FINGERPRINTS} was changed")) };
     let said = prints.keys().filter(|key| !secret.our_keys.contains(*key)).map(|key| match secret.others.get(key) {
         Some(manager) => format!("{key} was changed by {manager}"),
         None => match &secret.last_manager {
@@ -22,8 +31,7 @@ pub fn told(secret: &Existing) -> Option<String> {
             None => format!("{key} was removed"),
         },
     });
-    let said: Vec<String> = said.take(NAMED).collect();
-    (!said.is_empty()).then(|| said.join(", "))
+    Some(said.take(NAMED).collect::<Vec<_>>().join(", "))
 }
 
 /// Keys that others added, which are kept.
@@ -52,6 +60,7 @@ mod tests {
         Existing {
             fingerprints: Fingerprints::from_annotation("A=AAAAAAAAAAAAAAAAAAAAAA,B=AAAAAAAAAAAAAAAAAAAAAA"),
             our_keys: ["A".to_owned(), "B".to_owned()].into(),
+            our_annotations: [(FINGERPRINTS.to_owned(), "as written".to_owned())].into(),
             ..Existing::default()
         }
     }
@@ -66,6 +75,9 @@ mod tests {
         let want = "A was changed by kubectl-edit, B was removed, last written to by kubectl-patch";
         assert_eq!(told(&edited).as_deref(), Some(want));
         assert!(told(&Existing { fingerprints: None, ..secret() }).is_some());
+        let rewritten = Existing { our_annotations: Default::default(), ..secret() };
+        assert_eq!(told(&rewritten).as_deref(), Some("its annotation ennote.io/fingerprints was changed"));
+        assert!(intact(&secret()) && !intact(&rewritten), "whoever writes the record takes it from our fields");
     }
 
     #[test]

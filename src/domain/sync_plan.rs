@@ -3,6 +3,7 @@
 use crate::crd::EnnoteSecretBindingStatus;
 use crate::domain::conditions::is_synced;
 use crate::domain::content::{Fingerprints, StampKey};
+use crate::domain::drift::intact;
 use crate::domain::metadata::{Metadata, is_ours, whole};
 use crate::domain::name::{DataKey, SecretName};
 use crate::domain::observed::{Existing, Observed};
@@ -30,18 +31,7 @@ pub fn known_version(
         source.secret == request.source.secret && source.workspace == workspace && source.organization == organization;
     let same_target = status.target.as_ref().is_some_and(|t| t.uid == secret.uid && t.name == request.target.as_str());
     let held = status.held_version().and_then(|version| u64::try_from(version).ok()).unwrap_or(0);
-    let content = secret.fingerprints.as_ref().map(|prints| prints.content().to_string());
-    let unaltered = content == status.content;
-    if synced && same_source && same_target && intact(secret) && unaltered && is_ours(request, secret) {
-        held
-    } else {
-        0
-    }
-}
-
-/// Whether every key that we wrote is still ours: another manager that edits or drops one takes it from our managed fields.
-pub fn intact(secret: &Existing) -> bool {
-    secret.fingerprints.as_ref().is_some_and(|prints| prints.keys().all(|k| secret.our_keys.contains(k)))
+    if synced && same_source && same_target && intact(secret) && is_ours(request, secret) { held } else { 0 }
 }
 
 /// What to write.
@@ -134,6 +124,7 @@ mod tests {
     use super::*;
     use crate::crd::{SourceStatus, TargetStatus};
     use crate::domain::conditions::{Freshness, next};
+    use crate::domain::observed::FINGERPRINTS;
     use crate::domain::outcome::{Held, Outcome};
     use crate::domain::ownership::tests::{ours, request};
     use crate::domain::secret_value::SecretValue;
@@ -149,7 +140,9 @@ mod tests {
 
     fn written(pairs: &[(&str, &str)]) -> Existing {
         let prints = Fingerprints::of(&key(), &data(pairs));
-        Existing { our_keys: prints.keys().map(str::to_owned).collect(), fingerprints: Some(prints), ..ours() }
+        let our_annotations = [(FINGERPRINTS.to_owned(), prints.to_annotation())].into();
+        let our_keys = prints.keys().map(str::to_owned).collect();
+        Existing { our_keys, our_annotations, fingerprints: Some(prints), ..ours() }
     }
 
     fn source(version: i64) -> SourceStatus {
