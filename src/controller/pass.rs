@@ -34,11 +34,6 @@ pub(super) fn is_ready(binding: &EnnoteSecretBinding) -> bool {
     binding.status.as_ref().and_then(|status| find(status, "Ready")).is_some_and(|ready| ready.status == "True")
 }
 
-/// 1 s to 5 min, by deliveries in a row that were not taken.
-pub(super) fn back_off(failures: u32) -> Duration {
-    Duration::from_secs(1 << failures.min(9)).min(Duration::from_secs(300))
-}
-
 /// 1 to 5 minutes, by denials in a row, and up to a fifth less.
 pub(super) fn deny_pause(failures: u32, spread: f64) -> Duration {
     let longest = Duration::from_secs(60 << failures.min(3)).min(Duration::from_secs(300));
@@ -55,12 +50,6 @@ mod tests {
         let pauses: Vec<u64> = [0, 1, 2, 3, 40].map(|n| deny_pause(n, 0.0).as_secs()).into();
         assert_eq!(pauses, [60, 120, 240, 300, 300]);
         assert_eq!(deny_pause(0, 1.0).as_secs(), 48);
-    }
-
-    #[test]
-    fn a_delivery_that_is_not_taken_is_asked_for_after_1_s_to_5_min() {
-        let pauses: Vec<u64> = [0, 1, 2, 8, 9, 40].map(|n| back_off(n).as_secs()).into();
-        assert_eq!(pauses, [1, 2, 4, 256, 300, 300]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! field managers (<https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>). Names, never values.
 
 use crate::domain::content::Fingerprints;
+use crate::domain::moment::back_off;
 use crate::domain::observed::{Existing, FINGERPRINTS};
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub fn other_keys(secret: &Existing) -> Vec<String> {
 pub fn pause(repairs: u32) -> Duration {
     match repairs {
         0 => Duration::ZERO,
-        n => Duration::from_secs(1 << (n - 1).min(9)).min(Duration::from_secs(300)),
+        n => back_off(n - 1),
     }
 }
 

@@ -28,9 +28,20 @@ impl Moment {
     }
 }
 
+/// 1 s doubling to 5 min, by how often in a row it did not go well.
+pub fn back_off(times: u32) -> Duration {
+    Duration::from_secs(1 << times.min(9)).min(Duration::from_secs(300))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_delivery_that_is_not_taken_is_asked_for_after_1_s_to_5_min() {
+        let pauses: Vec<u64> = [0, 1, 2, 8, 9, 40].map(|n| back_off(n).as_secs()).into();
+        assert_eq!(pauses, [1, 2, 4, 256, 300, 300]);
+    }
 
     #[test]
     fn time_goes_on_and_never_below_zero() {
