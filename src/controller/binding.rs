@@ -17,7 +17,7 @@ use crate::domain::deletions;
 use crate::domain::drift;
 use crate::domain::metadata;
 use crate::domain::moment::back_off;
-use crate::domain::observed::Observed;
+use crate::domain::observed::{Existing, Observed};
 use crate::domain::outcome::Outcome;
 use crate::domain::ownership;
 use crate::domain::reason::Reason;
@@ -102,7 +102,8 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
     }
     if let Some(Memo { fact: Fact::Gone(version, problem), .. }) = &memo
         && request.mode == Mode::Sync
-        && let Some(problem) = tombstone(binding, &request, &observed, *version, problem, context).await
+        && let Some(problem) =
+            tombstone(binding, &request, (&observed, allowed.is_ok()), (*version, problem), context).await
         && !context.inbox.arrived_for(&request.uid)
     {
         // The want stands for what comes after the deletion, also if its acknowledgement was lost with a status write.
@@ -118,30 +119,8 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
     let mut memo = memo;
     match &observed {
         Observed::Present(secret) if request.mode == Mode::Sync => {
-            if let Some(problem) = make_anew(&request, secret, context).await {
-                return Pass::say(problem);
-            }
-            let due = context.memos.until_repair(&request.uid);
-            let drifted = drift::told(secret).is_some() && is_synced_of(binding);
-            if !due.is_zero() && drifted && !context.inbox.arrived_for(&request.uid) {
-                return Pass::say_until(Outcome::Unchanged, due);
-            }
-            if due.is_zero()
-                && let Some(metadata) = metadata::difference(&request, secret)
-            {
-                let target = request.target.as_str();
-                match context.secrets.amend(&request.namespace, target, secret, &metadata).await {
-                    Ok(now) => {
-                        if is_synced_of(binding) {
-                            context.memos.repaired(&request.uid);
-                        }
-                        context.index.seen(&request.namespace, target, now);
-                    }
-                    Err(error) => {
-                        return Pass::say_until(error.problem("patch secrets", &request.namespace), after(&error));
-                    }
-                }
-                return Pass::Hold(Duration::ZERO);
+            if let Some(done) = keep(binding, &request, secret, context).await {
+                return done;
             }
         }
         // What could not be changed is gone.
@@ -164,6 +143,30 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
         }
         None => ask(binding, &request, &wanted, &observed, memo, context),
     }
+}
+
+/// What a Secret that is ours needs besides its data, if anything.
+async fn keep(binding: &EnnoteSecretBinding, request: &Request, secret: &Existing, context: &Context) -> Option<Pass> {
+    if let Some(problem) = make_anew(request, secret, context).await {
+        return Some(Pass::say(problem));
+    }
+    let due = context.memos.until_repair(&request.uid);
+    if !due.is_zero() {
+        let drifted = !drift::intact(secret) && is_synced_of(binding) && !context.inbox.arrived_for(&request.uid);
+        return drifted.then(|| Pass::say_until(Outcome::Unchanged, due));
+    }
+    let metadata = metadata::difference(request, secret)?;
+    let (namespace, target) = (&request.namespace, request.target.as_str());
+    Some(match context.secrets.amend(namespace, target, secret, &metadata).await {
+        Ok(now) => {
+            if is_synced_of(binding) {
+                context.memos.repaired(&request.uid);
+            }
+            context.index.seen(namespace, target, now);
+            Pass::Hold(Duration::ZERO)
+        }
+        Err(error) => Pass::say_until(error.problem("patch secrets", namespace), after(&error)),
+    })
 }
 
 /// Whether this very spec is synced: what differs then is somebody else's doing.

@@ -40,10 +40,11 @@ impl Claims {
     ) -> Act {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = &mut *memory;
-        let status = binding.status.clone().unwrap_or_default();
+        let unseen = EnnoteSecretBindingStatus::default();
+        let status = binding.status.as_ref().unwrap_or(&unseen);
         let meta = &binding.metadata;
         let uid = meta.uid.clone().unwrap_or_default();
-        let other = claim::other(Some(&status), own).map(str::to_owned);
+        let other = claim::other(Some(status), own).map(str::to_owned);
         let key = other.map(|other| (meta.namespace.clone().unwrap_or_default(), other));
         if let Some(key) = &key {
             // Who took it from us lives, whatever was believed.
@@ -52,7 +53,7 @@ impl Claims {
             }
         }
         let belief = key.as_ref().and_then(|key| memory.beliefs.remove(key));
-        let act = claim::decide(&status, &uid, own, belief.as_ref(), patience, (now, clock));
+        let act = claim::decide(status, &uid, own, belief.as_ref(), patience, (now, clock));
         match (key, claim::learn(&act, &uid, belief, now)) {
             (Some(key), Some(belief)) => drop(memory.beliefs.insert(key, belief)),
             _ => drop(memory.ours.insert(uid)),
@@ -88,38 +89,37 @@ pub(super) enum Stand {
 /// If a question, or our name, could not be written.
 pub(super) async fn stand(binding: Arc<EnnoteSecretBinding>, context: &Context) -> Result<Stand, ClusterError> {
     let act = context.claims.decide(&binding, &context.agent, context.patience, (clock::now(), context.now()));
-    let status = binding.status.clone().unwrap_or_default();
-    let other = claim::other(Some(&status), &context.agent).unwrap_or_default();
+    let other = claim::other(binding.status.as_ref(), &context.agent).unwrap_or_default();
     let (namespace, name) = (&binding.metadata.namespace, &binding.metadata.name);
-    match act {
-        Act::Mine(_) => return Ok(Stand::Ours(binding)),
+    if !matches!(act, Act::Mine(_) | Act::TakeOver) {
+        leave(&binding, context);
+    }
+    Ok(match act {
+        Act::Mine(_) => Stand::Ours(binding),
         Act::TakeOver => {
             tracing::warn!(namespace, binding = name, other, "taken over from an agent that does not answer");
             // Our name comes first: from then on the other one, should it be back, writes nothing.
+            let status = binding.status.clone().unwrap_or_default();
             let next = EnnoteSecretBindingStatus { agent: Some(context.agent.clone()), ..conditions::own(&status) };
             let answer = context.status.write(&binding, BINDING_MANAGER, &next).await?;
             leave(&binding, context);
             context.latest.answered(answer.clone());
-            return Ok(Stand::Ours(Arc::new(answer)));
+            Stand::Ours(Arc::new(answer))
         }
-        _ => leave(&binding, context),
-    }
-    match act {
         Act::Challenge(at) => {
             tracing::debug!(namespace, binding = name, other, "asking another agent whether it lives");
             let answer = context.status.claim(&binding, &Claim { by: context.agent.clone(), at }).await?;
             context.latest.answered(answer);
-            Ok(Stand::Theirs(context.patience))
+            Stand::Theirs(context.patience)
         }
         Act::StandBack(again) => {
             if context.claims.tell(binding.metadata.uid.as_deref().unwrap_or_default(), other) {
                 say(&binding, other, context).await;
             }
-            Ok(Stand::Theirs(again))
+            Stand::Theirs(again)
         }
-        Act::Wait(pause) => Ok(Stand::Theirs(pause)),
-        Act::Mine(_) | Act::TakeOver => Ok(Stand::Ours(binding)),
-    }
+        Act::Wait(pause) => Stand::Theirs(pause),
+    })
 }
 
 /// What is remembered of it is of no use: another agent has written since, or will.

@@ -216,7 +216,7 @@ async fn write(
             Ok(existing) => {
                 if let Some((reason, note)) = repair {
                     context.memos.repaired(&request.uid);
-                    tell(binding, request, reason, &note, context).await;
+                    tell(binding, request, &observed, (reason, &note), context).await;
                 }
                 context.index.seen(namespace, request.target.as_str(), existing.clone());
                 let latency = latency(payload.committed_at_ms, delivery.wanted_at_ms, context);
@@ -280,12 +280,18 @@ fn drifted(request: &Request, observed: &Observed, step: &Step) -> Option<(&'sta
     }
 }
 
-async fn tell(binding: &EnnoteSecretBinding, request: &Request, reason: &str, note: &str, context: &Context) {
+async fn tell(
+    binding: &EnnoteSecretBinding,
+    request: &Request,
+    found: &Observed,
+    (reason, note): (&str, &str),
+    context: &Context,
+) {
     let (namespace, name) = (&request.namespace, &request.binding);
     tracing::info!(namespace, binding = name, reason, note, "somebody else changed the Secret");
     // The Secret as it was found: each repair is an Event of its own, with its own note.
-    let found = match context.index.observe(namespace, request.target.as_str()) {
-        Observed::Present(secret) => Some((secret.uid, secret.resource_version)),
+    let found = match found {
+        Observed::Present(secret) => Some((secret.uid.clone(), secret.resource_version.clone())),
         Observed::Absent => None,
     };
     let (uid, resource_version) = found.unzip();
