@@ -95,7 +95,7 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
     }
     let memo = context.memos.of(&request);
     let observed = context.index.observe(&request.namespace, request.target.as_str());
-    let allowed = ownership::check(&request, &observed, &context.claims(binding, &request, &observed));
+    let allowed = ownership::check(&request, &observed, &context.rights(binding, &request, &observed));
     if request.mode == Mode::Observe && (allowed.is_err() || !context.inbox.arrived_for(&request.uid)) {
         let wanted = wanted(&request);
         return observing::pass(binding, &request, &wanted, (&observed, allowed), memo, context);

@@ -4,13 +4,13 @@ use crate::controller::context::Context;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::content::binding_id;
 use crate::domain::observed::Observed;
-use crate::domain::ownership::{Claims, Rival};
+use crate::domain::ownership::{Rights, Rival};
 use crate::domain::request::Request;
 use kube::runtime::reflector::ObjectRef;
 
 impl Context {
-    /// The claims of all bindings to the target of one, as of now.
-    pub fn claims(&self, binding: &EnnoteSecretBinding, request: &Request, observed: &Observed) -> Claims {
+    /// The rights of all bindings to the target of one, as of now.
+    pub fn rights(&self, binding: &EnnoteSecretBinding, request: &Request, observed: &Observed) -> Rights {
         let namespace = &request.namespace;
         let aiming = self.targets.bindings(namespace, request.target.as_str());
         let rival = |other: &EnnoteSecretBinding| {
@@ -32,7 +32,7 @@ impl Context {
         }
         let target = binding.status.as_ref().and_then(|status| status.target.as_ref());
         let held = target.filter(|target| target.name == request.target.as_str()).map(|target| target.uid.clone());
-        Claims { created: created(binding), held, rivals }
+        Rights { created: created(binding), held, rivals }
     }
 }
 

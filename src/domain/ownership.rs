@@ -12,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 
 /// What the right to a Secret depends on, besides the Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims {
+pub struct Rights {
     /// When the binding was made.
     pub created: Option<Timestamp>,
     /// The uid of the Secret that the binding wrote last.
@@ -36,23 +36,23 @@ pub struct Rival {
 ///
 /// # Errors
 /// `Collision` with the holder, `Released`, or a wait for the garbage collector.
-pub fn check(request: &Request, observed: &Observed, claims: &Claims) -> Result<(), Problem> {
-    if let Some(problem) = of_an_older_binding(request, claims) {
+pub fn check(request: &Request, observed: &Observed, rights: &Rights) -> Result<(), Problem> {
+    if let Some(problem) = of_an_older_binding(request, rights) {
         return Err(problem);
     }
     let Observed::Present(secret) = observed else { return Ok(()) };
-    CHECKS.iter().find_map(|check| check(request, secret, claims)).map_or(Ok(()), Err)
+    CHECKS.iter().find_map(|check| check(request, secret, rights)).map_or(Ok(()), Err)
 }
 
-type Check = fn(&Request, &Existing, &Claims) -> Option<Problem>;
+type Check = fn(&Request, &Existing, &Rights) -> Option<Problem>;
 
 /// The order is the specification.
 const CHECKS: [Check; 6] = [released, foreign, of_another_binding, handed_over, of_an_earlier_binding, going_away];
 
 /// The oldest binding that lives has the right, also to a Secret that does not exist yet.
-fn of_an_older_binding(request: &Request, claims: &Claims) -> Option<Problem> {
-    let us = (claims.created, &request.binding);
-    let older = claims.rivals.iter().filter(|rival| rival.aims_here && (rival.created, &rival.name) < us);
+fn of_an_older_binding(request: &Request, rights: &Rights) -> Option<Problem> {
+    let us = (rights.created, &request.binding);
+    let older = rights.rivals.iter().filter(|rival| rival.aims_here && (rival.created, &rival.name) < us);
     let oldest = older.min_by_key(|rival| (rival.created, &rival.name))?;
     Some(Problem::new(
         Reason::Collision,
@@ -69,8 +69,8 @@ fn is_labelled(secret: &Existing) -> bool {
 }
 
 /// Ours, and a person took our label away. That is said, not fought.
-fn released(request: &Request, secret: &Existing, claims: &Claims) -> Option<Problem> {
-    let ours = claims.held.as_ref() == Some(&secret.uid);
+fn released(request: &Request, secret: &Existing, rights: &Rights) -> Option<Problem> {
+    let ours = rights.held.as_ref() == Some(&secret.uid);
     if !ours || is_labelled(secret) || is_handed(request, secret) {
         return None;
     }
@@ -91,7 +91,7 @@ fn released(request: &Request, secret: &Existing, claims: &Claims) -> Option<Pro
 }
 
 /// Not labelled as ours: never touched, unless a person hands it over.
-fn foreign(request: &Request, secret: &Existing, _: &Claims) -> Option<Problem> {
+fn foreign(request: &Request, secret: &Existing, _: &Rights) -> Option<Problem> {
     if is_labelled(secret) || is_handed(request, secret) {
         return None;
     }
@@ -109,11 +109,11 @@ fn foreign(request: &Request, secret: &Existing, _: &Claims) -> Option<Problem> 
 }
 
 /// Ours, but of a binding with another name.
-fn of_another_binding(request: &Request, secret: &Existing, claims: &Claims) -> Option<Problem> {
+fn of_another_binding(request: &Request, secret: &Existing, rights: &Rights) -> Option<Problem> {
     let label = secret.binding_id.as_ref().filter(|label| **label != request.binding_id() && is_labelled(secret))?;
     let owned = secret.owners.iter().any(is_binding);
     let other = secret.binding.as_deref().unwrap_or("unknown");
-    match claims.rivals.iter().find(|rival| binding_id(&rival.name) == *label) {
+    match rights.rivals.iter().find(|rival| binding_id(&rival.name) == *label) {
         // Younger than us: an older one was refused before. Its owner reference goes by the same write.
         Some(rival) if rival.aims_here => None,
         Some(_) if is_handed(request, secret) => None,
@@ -146,7 +146,7 @@ fn is_handed(request: &Request, secret: &Existing) -> bool {
 
 /// Handed to the garbage collector by us. The reason stays SourceDeleted meanwhile where it was for that: the fuse counts what
 /// says so.
-fn handed_over(request: &Request, secret: &Existing, _: &Claims) -> Option<Problem> {
+fn handed_over(request: &Request, secret: &Existing, _: &Rights) -> Option<Problem> {
     let owner = secret.owners.iter().find(|owner| owner.uid == NOBODY.1)?;
     let target = &request.target;
     Some(if owner.name == NOBODY.0 {
@@ -166,7 +166,7 @@ fn handed_over(request: &Request, secret: &Existing, _: &Claims) -> Option<Probl
 }
 
 /// Of a deleted binding with the same name: the garbage collector will take it, and its deletion wakes us.
-fn of_an_earlier_binding(request: &Request, secret: &Existing, _: &Claims) -> Option<Problem> {
+fn of_an_earlier_binding(request: &Request, secret: &Existing, _: &Rights) -> Option<Problem> {
     if secret.binding_id.as_ref() != Some(&request.binding_id()) {
         return None;
     }
@@ -181,7 +181,7 @@ fn of_an_earlier_binding(request: &Request, secret: &Existing, _: &Claims) -> Op
 }
 
 /// Deleted, but held by someone's finalizer.
-fn going_away(request: &Request, secret: &Existing, _: &Claims) -> Option<Problem> {
+fn going_away(request: &Request, secret: &Existing, _: &Rights) -> Option<Problem> {
     secret.deleting.then(|| {
         Problem::new(
             Reason::AwaitingCollection,
@@ -264,12 +264,12 @@ pub(crate) mod tests {
     fn verdict(edit: impl FnOnce(&mut Existing)) -> Result<(), Problem> {
         let mut secret = ours();
         edit(&mut secret);
-        check(&request(), &Observed::Present(Box::new(secret)), &Claims::default())
+        check(&request(), &Observed::Present(Box::new(secret)), &Rights::default())
     }
 
     #[test]
     fn free_and_own_targets_may_be_written() {
-        assert_eq!(check(&request(), &Observed::Absent, &Claims::default()), Ok(()));
+        assert_eq!(check(&request(), &Observed::Absent, &Rights::default()), Ok(()));
         assert_eq!(verdict(|_| ()), Ok(()));
         assert_eq!(verdict(|s| s.owners.clear()), Ok(()), "a restored Secret without owner stays ours");
     }
@@ -317,8 +317,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_label_that_was_taken_away_releases_the_secret_until_it_is_given_back() {
-        let claims = Claims { held: Some("secret-1".into()), ..Claims::default() };
-        let said = |secret: Existing| check(&request(), &Observed::Present(Box::new(secret)), &claims);
+        let rights = Rights { held: Some("secret-1".into()), ..Rights::default() };
+        let said = |secret: Existing| check(&request(), &Observed::Present(Box::new(secret)), &rights);
         for taken in [Existing { managed_by: None, ..ours() }, Existing { binding_id: None, ..ours() }] {
             let problem = said(taken.clone()).unwrap_err();
             assert_eq!(problem.reason, Reason::Released);
@@ -367,8 +367,8 @@ pub(crate) mod tests {
                             created: Some(all[o].1),
                             aims_here: true,
                         });
-                        let claims = Claims { created: Some(all[*i].1), held: None, rivals: rivals.collect() };
-                        check(&named(all[*i].0), &observed, &claims).is_ok()
+                        let rights = Rights { created: Some(all[*i].1), held: None, rivals: rivals.collect() };
+                        check(&named(all[*i].0), &observed, &rights).is_ok()
                     })
                     .collect();
                 // What a dead binding owns is the garbage collector's, and nobody's until it is gone.
