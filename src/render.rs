@@ -41,14 +41,14 @@ pub fn render(file: &[u8], payload: &[u8], settings: &RenderSettings) -> Result<
     };
     let text = std::str::from_utf8(file).map_err(|_| Refused(vec![format!("{shown} is not UTF-8")]))?;
     let bindings = bindings(text).map_err(|all| Refused(all.into_iter().map(|e| format!("{shown}: {e}")).collect()))?;
+    let defaults = Defaults { secret_prefix: settings.secret_prefix.clone(), ..Defaults::default() };
     let mut out = Zeroizing::new(String::new());
     let mut wrong = Vec::new();
     for binding in &bindings {
         let name = binding.metadata.name.as_deref().unwrap_or_default();
-        let written =
-            draft(binding, payload, &Defaults { secret_prefix: settings.secret_prefix.clone(), ..Defaults::default() })
-                .map_err(|problem| problem.to_string())
-                .and_then(|draft| print(&mut out, binding, &draft, settings));
+        let written = draft(binding, payload, &defaults)
+            .map_err(|problem| problem.to_string())
+            .and_then(|draft| print(&mut out, binding, &draft, settings));
         wrong.extend(written.err().map(|text| format!("{shown}: {name}: {text}")));
     }
     if bindings.is_empty() {
