@@ -37,3 +37,4 @@ mod target;
 mod thief;
 mod versions;
 mod wire;
+mod wrong_manifests;
