@@ -5,7 +5,7 @@ use ennote_agent::crd::{Format, Keys, Pattern, Rename};
 use ennote_agent::domain::content::StampKey;
 use ennote_agent::domain::mapping::{Entry, KeyRules, Mapping, MappingError, Missing, Place, map};
 use ennote_agent::domain::name::DataKey;
-use ennote_agent::domain::template::Template;
+use ennote_agent::domain::template::{Renderer, Template};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,9 +41,11 @@ fn template(given: &[u8]) -> Verdict {
     let Ok(text) = std::str::from_utf8(given) else { return Ok(Outcome::Refused) };
     let Ok(template) = Template::parse(text) else { return Ok(Outcome::Refused) };
     let payload = r#"{"keysValues":{"user":"canary","pass":"canary","a":"canary","a b":["canary",1e3]}}"#;
-    match template.render(payload, &stamp()) {
+    let stamp = stamp();
+    let mut renderer = Renderer::new(payload, &stamp);
+    match renderer.render(&template) {
         Ok(value) => {
-            let again = template.render(payload, &stamp());
+            let again = renderer.render(&template);
             let same = again.is_ok_and(|again| again.expose() == value.expose());
             only_if(same && value.expose().len() <= MOST, "a template gives more than 1 MiB, or not the same twice")
         }

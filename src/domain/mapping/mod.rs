@@ -16,7 +16,7 @@ use crate::domain::content::StampKey;
 use crate::domain::name::DataKey;
 use crate::domain::reason::Reason;
 use crate::domain::secret_value::{SecretData, SecretValue};
-use crate::domain::template::{Template, TemplateError};
+use crate::domain::template::{Renderer, Template, TemplateError};
 use formats::write;
 use jsonptr::PointerBuf;
 use payload::{Parsed, check, object, resolve};
@@ -140,13 +140,14 @@ fn picked(root: &RawValue, entries: &[Entry], stamp: &StampKey) -> Result<Secret
     let (mut missing, mut unfit) = (Vec::new(), Vec::new());
     let mut data = Rendered::default();
     let mut parsed = Parsed::default();
+    let mut renderer = Renderer::new(root.get(), stamp);
     for Entry { key, place, missing: absent } in entries {
         let value = match place {
             Place::Pointer(pointer, format) => match resolve(root, pointer, &mut parsed)? {
                 Some(value) => write(value, *format)?.map(Ok).map_err(|why| format!("{key}: {pointer} {why}")),
                 None => Ok(Err(vec![format!("{pointer} (for {key})")])),
             },
-            Place::Template(template) => match template.render(root.get(), stamp) {
+            Place::Template(template) => match renderer.render(template) {
                 Ok(value) => Ok(Ok(value)),
                 Err(TemplateError::Missing(names)) => {
                     Ok(Err(names.into_iter().map(|name| format!("{name} (in the template of {key})")).collect()))

@@ -48,14 +48,24 @@ const MAX_INDENT: usize = 256;
 /// Log2 of bcrypt's rounds.
 const COST: u32 = 10;
 
-/// What the filters of one rendering have left, and what the last failure was.
-#[derive(Debug, Default)]
+/// What the filters of one rendering have spent, and what the last failure was.
+#[derive(Debug)]
 pub(super) struct Budget {
+    most: usize,
     spent: AtomicUsize,
     said: Mutex<Option<String>>,
 }
 
 impl Budget {
+    /// What one rendering may take, where no less is `left` for all.
+    pub(super) fn new(left: usize) -> Self {
+        Self { most: MAX_TOGETHER.min(left), spent: AtomicUsize::new(0), said: Mutex::new(None) }
+    }
+
+    pub(super) fn spent(&self) -> usize {
+        self.spent.load(Ordering::Relaxed)
+    }
+
     /// Our own words for the failure, if it was a filter's.
     pub(super) fn said(&self) -> Option<String> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -67,8 +77,12 @@ impl Budget {
     }
 
     fn spend(&self, bytes: usize) -> Result<(), Error> {
-        if self.spent.fetch_add(bytes, Ordering::Relaxed) + bytes > MAX_TOGETHER {
-            return self.fail("its filters take more than 8 MiB together");
+        if self.spent.fetch_add(bytes, Ordering::Relaxed) + bytes > self.most {
+            return self.fail(if self.most < MAX_TOGETHER {
+                "the filters of this binding's templates take more than 64 MiB together"
+            } else {
+                "its filters take more than 8 MiB together"
+            });
         }
         Ok(())
     }

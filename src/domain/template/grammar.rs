@@ -29,6 +29,10 @@ const WALKED: [&str; 6] = ["items", "dictsort", "keys", "lines", "split", "defau
 pub(super) struct Facts {
     /// How often texts are joined by `~`.
     pub(super) joins: usize,
+    /// How often a text may be compared with, or looked for in, another: in a loop without end.
+    pub(super) comparisons: usize,
+    /// Whether it has a loop.
+    pub(super) loops: bool,
     /// How often `htpasswd` stands in it.
     pub(super) htpasswds: usize,
     /// Places in the payload that have to be there.
@@ -175,6 +179,7 @@ impl Walk {
             _ => return refused(line, "such a name in a for"),
         }
         self.depth += 1;
+        self.facts.loops = true;
         each.filter_expr.iter().try_for_each(|expression| self.expression(expression))?;
         self.body(&each.body)?;
         self.depth -= 1;
@@ -204,12 +209,20 @@ impl Walk {
                     BinOpKind::Mul => return refused(line, "*"),
                     BinOpKind::Pow => return refused(line, "**"),
                     BinOpKind::Add => return refused(line, "+ (join texts with ~)"),
+                    // With what stands in the template, no more than that is compared.
+                    BinOpKind::Eq | BinOpKind::Ne | BinOpKind::Lt | BinOpKind::Lte | BinOpKind::Gt | BinOpKind::Gte
+                        if is_constant(&op.left) || is_constant(&op.right) => {}
+                    BinOpKind::Eq | BinOpKind::Ne | BinOpKind::Lt | BinOpKind::Lte | BinOpKind::Gt | BinOpKind::Gte => {
+                        self.compares();
+                    }
+                    BinOpKind::In if !is_constant(&op.right) => self.compares(),
                     _ => {}
                 }
                 self.expression(&op.left)?;
                 self.expression(&op.right)
             }
             Expr::Compare(compare) => {
+                self.compares();
                 self.expression(&compare.expr)?;
                 compare.ops.iter().try_for_each(|op| self.expression(&op.expr))
             }
@@ -242,6 +255,11 @@ impl Walk {
         }
     }
 
+    fn compares(&mut self) {
+        let times = if self.depth > 0 { usize::MAX } else { 1 };
+        self.facts.comparisons = self.facts.comparisons.saturating_add(times);
+    }
+
     fn filter(&mut self, filter: &minijinja::machinery::ast::Filter<'_>, line: u16) -> Result<(), String> {
         if !filters::NAMES.contains(&filter.name) {
             let names = filters::NAMES.join(", ");
@@ -267,6 +285,14 @@ impl Walk {
                 refused(line, "an argument with a name or a star")
             }
         })
+    }
+}
+
+fn is_constant(expression: &Expr<'_>) -> bool {
+    match expression {
+        Expr::Const(_) => true,
+        Expr::List(list) => list.items.iter().all(is_constant),
+        _ => false,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::domain::content::StampKey;
 use crate::domain::secret_value::SecretValue;
 use filters::Budget;
 use grammar::Facts;
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value};
 use std::io;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -22,8 +22,15 @@ const MAX_TEMPLATE: usize = 16 * 1024;
 const MAX_OUTPUT: usize = 1024 * 1024;
 /// Bytes that may be copied to join texts with `~`: what one expression can hold at a time.
 const MAX_JOINED: usize = 8 * 1024 * 1024;
-/// Steps of the engine, which counts the bytes that it copies as well.
-const FUEL: u64 = 200_000;
+/// Steps of the engine for one template. 64 bytes that it copies are one, or 4 of an object that it writes: enough for 1 MiB.
+const STEPS: u64 = 300_000;
+/// Steps for all templates of a binding.
+const STEPS_TOGETHER: u64 = 50 * STEPS;
+/// Bytes that the filters of all templates of a binding take and give.
+const FILTERED_TOGETHER: usize = 64 * 1024 * 1024;
+/// So many comparisons of texts cost less than reading the payload did.
+const FEW_COMPARISONS: usize = 8;
+const TOGETHER: &str = "the templates of this binding take too many steps together";
 
 /// A template that was read and found to stay within its bounds.
 #[derive(Clone, Debug)]
@@ -59,28 +66,55 @@ impl Template {
         Ok(Self { source: text.into(), facts: Arc::new(grammar::read(text)?) })
     }
 
-    /// How often it asks for a bcrypt hash, each of which takes a twentieth of a second.
+    /// How often `htpasswd` stands in it, which is what takes longest.
     pub fn htpasswds(&self) -> usize {
         self.facts.htpasswds
     }
+}
 
-    /// The text for a payload, which is one JSON object. `key` salts what has to be salted.
+/// Renders the templates of one binding over one payload, which is read once. What they may take, they share.
+#[derive(Debug)]
+pub struct Renderer<'a> {
+    payload: &'a str,
+    key: &'a StampKey,
+    root: Option<Result<Value, ()>>,
+    steps: u64,
+    filtered: usize,
+}
+
+impl<'a> Renderer<'a> {
+    /// For a payload, which is one JSON object. `key` salts what has to be salted.
+    pub fn new(payload: &'a str, key: &'a StampKey) -> Self {
+        Self { payload, key, root: None, steps: STEPS_TOGETHER, filtered: 0 }
+    }
+
+    /// The text that a template gives.
     ///
     /// # Errors
     /// All names that are missing at once, or what failed.
-    pub fn render(&self, payload: &str, key: &StampKey) -> Result<SecretValue, TemplateError> {
-        let failed = |text: &str| TemplateError::Failed(text.to_owned());
-        if (self.facts.joins + 1) * (payload.len() + self.source.len()) > MAX_JOINED {
-            return Err(failed(
-                "it joins more texts with ~ than the payload's size allows; write them after each other",
-            ));
+    pub fn render(&mut self, template: &Template) -> Result<SecretValue, TemplateError> {
+        let failed = |text: &str| Err(TemplateError::Failed(text.to_owned()));
+        let facts = &template.facts;
+        if (facts.joins + 1) * (self.payload.len() + template.source.len()) > MAX_JOINED {
+            return failed("it joins more texts with ~ than the payload's size allows; write them after each other");
         }
-        let root = value::read(payload).map_err(|()| failed("the payload cannot be read"))?;
-        let budget = Arc::new(Budget::default());
+        let payload = self.payload;
+        let Ok(root) = self.root.get_or_insert_with(|| value::read(payload)) else {
+            return failed("the payload cannot be read");
+        };
+        let root = root.clone();
+        // The engine does not count what a comparison walks: such a step costs as much as the payload is long.
+        let price = if facts.comparisons > FEW_COMPARISONS { 1 + self.payload.len() as u64 / 512 } else { 1 };
+        let steps = STEPS.min(self.steps) / price;
+        if steps == 0 {
+            // What is missing is still told.
+            return Err(template.missing(&root).unwrap_or_else(|| TemplateError::Failed(TOGETHER.to_owned())));
+        }
+        let budget = Arc::new(Budget::new(FILTERED_TOGETHER - self.filtered));
         let mut engine = Environment::empty();
         engine.set_undefined_behavior(UndefinedBehavior::Strict);
         engine.set_auto_escape_callback(|_| AutoEscape::None);
-        engine.set_fuel(Some(FUEL));
+        engine.set_fuel(Some(steps));
         engine.set_recursion_limit(64);
         engine.set_formatter(|out, _, value| {
             if value.is_undefined() {
@@ -88,22 +122,42 @@ impl Template {
             }
             value::show(value, out).map_err(|_| ErrorKind::WriteFailure.into())
         });
-        filters::install(&mut engine, &budget, key);
+        filters::install(&mut engine, &budget, self.key);
         engine.set_syntax(grammar::syntax());
-        let template = engine.template_from_str(&self.source).map_err(|_| failed("it is not a template"))?;
+        let Ok(parsed) = engine.template_from_str(&template.source) else { return failed("it is not a template") };
         let mut out = Capped(Zeroizing::new(Vec::new()));
-        match template.render_captured_to(root.clone(), &mut out) {
+        let rendered = parsed.render_captured_to(root.clone(), &mut out);
+        let taken = match &rendered {
+            Ok(done) => done.state().fuel_levels().map_or(steps, |(taken, _)| taken),
+            // The engine does not say how many. Without a loop each word is one at most, and what is copied is bounded.
+            Err(_) if !facts.loops => {
+                let copied = out.0.len() + budget.spent() + facts.joins * (self.payload.len() + template.source.len());
+                (template.source.len() + copied / 64) as u64
+            }
+            Err(_) => steps,
+        };
+        self.steps -= taken.min(steps) * price;
+        self.filtered = (self.filtered + budget.spent()).min(FILTERED_TOGETHER);
+        match rendered {
             Ok(_) => Ok(SecretValue::copy_of(&out.0)),
-            Err(error) => Err(self.told(&error, &root, &budget)),
+            Err(error) => Err(template.told(&error, &root, &budget)),
         }
+    }
+}
+
+impl Template {
+    fn missing(&self, root: &Value) -> Option<TemplateError> {
+        let missing: Vec<String> =
+            self.facts.paths.iter().filter(|path| !path.is_in(root)).map(ToString::to_string).collect();
+        (!missing.is_empty()).then_some(TemplateError::Missing(missing))
     }
 
     /// The engine's own sentences may quote values: what went wrong is told by the kind, the line and our own words.
-    fn told(&self, error: &minijinja::Error, root: &minijinja::Value, budget: &Budget) -> TemplateError {
-        let missing: Vec<String> =
-            self.facts.paths.iter().filter(|path| !path.is_in(root)).map(ToString::to_string).collect();
-        if error.kind() == ErrorKind::UndefinedError && !missing.is_empty() {
-            return TemplateError::Missing(missing);
+    fn told(&self, error: &minijinja::Error, root: &Value, budget: &Budget) -> TemplateError {
+        if error.kind() == ErrorKind::UndefinedError
+            && let Some(missing) = self.missing(root)
+        {
+            return missing;
         }
         let why = budget.said().unwrap_or_else(|| {
             match error.kind() {
@@ -150,7 +204,7 @@ mod tests {
 
     fn made(template: &str, payload: &str) -> Result<String, String> {
         let parsed = Template::parse(template)?;
-        match parsed.render(payload, &StampKey::new(&[7; 32])) {
+        match Renderer::new(payload, &StampKey::new(&[7; 32])).render(&parsed) {
             Ok(value) => Ok(String::from_utf8(value.expose().to_vec()).unwrap()),
             Err(TemplateError::Missing(names)) => Err(format!("missing {}", names.join(", "))),
             Err(TemplateError::Failed(why)) => Err(why),
@@ -278,6 +332,58 @@ mod tests {
         ] {
             assert!(made(bad, &big).unwrap_err().contains(why), "{bad}: {:?}", made(bad, &big).unwrap_err());
         }
+    }
+
+    #[test]
+    fn what_templates_take_they_share() {
+        let payload =
+            format!(r#"{{"a":"{0}","b":"{0}","list":[{1}1],"k":"v"}}"#, "x".repeat(200_000), "1,".repeat(20_000));
+        let key = StampKey::new(&[7; 32]);
+        let mut renderer = Renderer::new(&payload, &key);
+        let mut told = |template: &str, times: usize| {
+            let template = Template::parse(template).unwrap();
+            let each = (0..times).map(|_| renderer.render(&template).map(|value| value.expose().len()));
+            each.last().unwrap().map_err(|error| format!("{error:?}"))
+        };
+        // What fails without a loop costs no more than it did, so that keys may be optional.
+        assert!(told("{{ nope }}", 1000).unwrap_err().contains("nope"));
+        assert_eq!(told("{{ k }}", 1000), Ok(1));
+        assert!(told("{% for x in list %}{% if a == b %}{% endif %}{% endfor %}", 1).unwrap_err().contains("steps"));
+        assert_eq!(told("{% for x in list %}{% if x == 2 %}{% endif %}{% endfor %}", 1), Ok(0));
+        assert!(told("{{ a | upper | lower | upper | lower | length }}", 100).unwrap_err().contains("64 MiB together"));
+        assert!(
+            told("{% for x in list %}{% for y in list %}{% endfor %}{% endfor %}", 60)
+                .unwrap_err()
+                .contains("together")
+        );
+        assert!(told("{{ nope }}{{ nor }}", 1).unwrap_err().contains("nor"), "what is missing is told all the same");
+        assert!(told("{{ k }}", 1).unwrap_err().contains("together"));
+    }
+
+    #[test]
+    fn numbers_compare_as_they_are() {
+        let payload = r#"{"half":0.5,"one":1.0,"again":1.0,"big":12345678901234567890123,"same":12345678901234567890123,"e":1e3,"n":1000}"#;
+        for (expression, want) in [
+            ("half < 1", true),
+            ("half == 0.5", true),
+            ("one == again", true),
+            ("one == 1", true),
+            ("big == same", true),
+            ("big < e", false),
+            ("n > 999.5", true),
+        ] {
+            let made = made(&format!("{{{{ 1 if {expression} else 0 }}}}"), payload);
+            assert_eq!(made.as_deref(), Ok(if want { "1" } else { "0" }), "{expression}");
+        }
+    }
+
+    #[test]
+    fn an_object_of_very_many_names_costs_no_more_than_its_text() {
+        let names: Vec<String> = (0..60_000).map(|n| format!(r#""k{}":{n}"#, n * 7919 % 60_000)).collect();
+        let payload = format!("{{{}}}", names.join(","));
+        assert!(payload.len() < MAX_OUTPUT);
+        assert!(made("{{ o }}", &format!(r#"{{"o":{payload}}}"#)) == Ok(payload.clone()));
+        assert_eq!(made("{% if k7 in [59999] %}{{ k7919 }}{% endif %}{{ k0 }}", &payload).as_deref(), Ok("0"));
     }
 
     #[test]

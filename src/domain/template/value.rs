@@ -1,15 +1,31 @@
 //! A payload as the engine sees it, and a value of the engine as text.
 
-use minijinja::value::{Enumerator, Object, ObjectRepr, Value, ValueKind};
+use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, Value, ValueKind};
 use serde::Deserialize;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use std::cmp::Ordering;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-/// The fields of an object, in their order.
+/// The fields of an object, in their order, and where each name stands in the order of names.
 #[derive(Debug)]
-struct Fields(Vec<(Value, Value)>);
+struct Fields {
+    members: Vec<(Value, Value)>,
+    by_name: Vec<u32>,
+}
+
+impl Fields {
+    fn new(members: Vec<(Value, Value)>) -> Self {
+        let mut by_name: Vec<u32> = (0..).take(members.len()).collect();
+        by_name.sort_unstable_by_key(|at| name(&members, *at));
+        Self { members, by_name }
+    }
+}
+
+fn name(members: &[(Value, Value)], at: u32) -> Option<&str> {
+    members.get(at as usize).and_then(|(name, _)| name.as_str())
+}
 
 impl Object for Fields {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
@@ -17,11 +33,17 @@ impl Object for Fields {
     }
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+        let key = key.as_str()?;
+        let found = self.by_name.binary_search_by_key(&Some(key), |at| name(&self.members, *at)).ok()?;
+        self.members.get(*self.by_name.get(found)? as usize).map(|(_, value)| value.clone())
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.0.iter().map(|(name, _)| name.clone()).collect())
+        Enumerator::Values(self.members.iter().map(|(name, _)| name.clone()).collect())
+    }
+
+    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
+        Some(self.members.len())
     }
 }
 
@@ -37,6 +59,14 @@ impl Object for Exact {
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+
+    fn custom_cmp(self: &Arc<Self>, other: &DynObject) -> Option<Ordering> {
+        let other = other.downcast_ref::<Self>()?;
+        if self.0 == other.0 {
+            return Some(Ordering::Equal);
+        }
+        self.0.parse::<f64>().ok()?.partial_cmp(&other.0.parse().ok()?)
+    }
 }
 
 /// A JSON text.
@@ -51,7 +81,7 @@ impl<'de> Deserialize<'de> for Read {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
         let error = |_| serde::de::Error::custom("not readable");
         Ok(Self(match raw.as_bytes().first() {
-            Some(b'{') => Value::from_object(Fields(serde_json::from_str::<Members>(raw).map_err(error)?.0)),
+            Some(b'{') => Value::from_object(Fields::new(serde_json::from_str::<Members>(raw).map_err(error)?.0)),
             Some(b'[') => Value::from(serde_json::from_str::<Items>(raw).map_err(error)?.0),
             Some(b'"') => Value::from(serde_json::from_str::<String>(raw).map_err(error)?),
             Some(b't') => Value::from(true),
@@ -62,11 +92,11 @@ impl<'de> Deserialize<'de> for Read {
     }
 }
 
+/// A number of the engine where it prints that one as it was written; it can compare those.
 fn number(text: &str) -> Value {
-    match text.parse::<i64>() {
-        Ok(number) if number.to_string() == text => Value::from(number),
-        _ => Value::from_object(Exact(text.into())),
-    }
+    let whole = text.parse::<i64>().map(Value::from).ok();
+    let number = whole.or_else(|| text.parse::<f64>().map(Value::from).ok());
+    number.filter(|number| number.to_string() == text).unwrap_or_else(|| Value::from_object(Exact(text.into())))
 }
 
 struct Members(Vec<(Value, Value)>);
@@ -130,15 +160,15 @@ pub(super) fn json(value: &Value, out: &mut impl Write) -> fmt::Result {
         ValueKind::Undefined | ValueKind::None => out.write_str("null"),
         ValueKind::Bool => out.write_str(if value.is_true() { "true" } else { "false" }),
         ValueKind::Number => write!(out, "{value}"),
-        ValueKind::Map => {
+        ValueKind::Map if let Some(fields) = value.downcast_object_ref::<Fields>() => {
             out.write_char('{')?;
-            for (at, name) in value.try_iter().map_err(|_| fmt::Error)?.enumerate() {
+            for (at, (name, of)) in fields.members.iter().enumerate() {
                 if at > 0 {
                     out.write_char(',')?;
                 }
-                json(&name, out)?;
+                json(name, out)?;
                 out.write_char(':')?;
-                json(&value.get_item(&name).map_err(|_| fmt::Error)?, out)?;
+                json(of, out)?;
             }
             out.write_char('}')
         }
