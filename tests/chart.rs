@@ -568,7 +568,7 @@ fn examples_parse_and_the_roles_never_reach_status() -> Outcome {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let read =
         |name: &str| -> Result<Vec<Value>, Box<dyn Error>> { objects(&std::fs::read_to_string(folder.join(name))?) };
-    for name in ["binding.yaml", "binding-mapped.yaml"] {
+    for name in ["binding.yaml", "binding-mapped.yaml", "binding-template.yaml"] {
         for object in read(name)? {
             let spec = object["spec"].clone();
             let parsed: ennote_agent::crd::EnnoteSecretBinding = serde_json::from_value(object)?;

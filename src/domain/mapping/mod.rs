@@ -192,6 +192,7 @@ impl Rendered {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     fn shown(result: Result<SecretData, MappingError>) -> Result<Vec<(String, String)>, MappingError> {
         Ok(result?.iter().map(|(k, v)| (k.to_string(), String::from_utf8(v.expose().to_vec()).unwrap())).collect())
@@ -306,10 +307,75 @@ mod tests {
         assert!(matches!(made(deep.as_bytes(), &everything()), Err(MappingError::Unusable(_))));
     }
 
+    #[test]
+    fn the_reference_page_tells_the_truth() {
+        use crate::crd::{Keys, Rename};
+        fn named<T: serde::de::DeserializeOwned>(name: &str) -> Option<T> {
+            serde_json::from_value(serde_json::Value::from(name)).ok()
+        }
+        let (mut formats, mut renames) = (BTreeSet::new(), BTreeSet::new());
+        for line in include_str!("../../../docs/mapping.md").lines().filter(|line| line.starts_with("| ")) {
+            let cells: Vec<&str> =
+                line.trim_matches('|').split(" | ").map(|cell| cell.trim().trim_matches('`')).collect();
+            let [name, given, want] = cells[..] else { continue };
+            if let Some(format) = named::<Format>(name) {
+                let place = Place::Pointer(PointerBuf::parse("/x").unwrap(), format);
+                let entry = Entry { key: DataKey::parse("k").unwrap(), place, missing: Missing::Refuse };
+                let made = shown(made(format!(r#"{{"x":{given}}}"#).as_bytes(), &Mapping::Keys(vec![entry])));
+                // On the page a line break looks as most formats escape it.
+                let made = made.map(|data| data[0].1.replace('\n', "\\n")).map_err(|e| e.to_string());
+                match want.strip_prefix("refused: ") {
+                    Some(why) => assert_eq!(made, Err(format!("k: /x {why}")), "{line}"),
+                    None => assert_eq!(made.as_deref(), Ok(want), "{line}"),
+                }
+                formats.insert(name);
+            } else if let Some(rename) = named::<Rename>(name) {
+                let rules = KeyRules::parse(&Keys { rename: Some(rename), ..Keys::default() }).unwrap();
+                let keys = rules.names([given].into_iter()).unwrap();
+                assert_eq!(keys[0].as_ref().map(DataKey::as_str), Some(want), "{line}");
+                renames.insert(name);
+            }
+        }
+        assert_eq!((formats.len(), renames.len()), (6, 7), "every format and every form has a row");
+    }
+
     proptest! {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = made(&bytes, &everything());
+        }
+
+        #[test]
+        fn any_mapping_of_any_payload_gives_each_key_or_nothing(
+            payload in json_object(),
+            entries in proptest::collection::btree_map("[a-c]", (0..4_usize, 0..12_usize, 0..3_usize), 0..4),
+            rename in proptest::sample::select(vec![None, Some("UpperSnake"), Some("Camel"), Some("DotnetEnv"), Some("TfVar")]),
+        ) {
+            let pointers = ["", "/keysValues", "/keysValues/a", "/b/0"];
+            let formats = [Format::Raw, Format::Json, Format::Yaml, Format::Dotenv, Format::Properties, Format::Base64];
+            let templates = ["{{ keysValues.a }}", "{{ b }}", "{{ keysValues | tojson | sha256 }}", "{% for k in keysValues %}{{ k }}{% endfor %}"];
+            let parsed: Vec<Entry> = entries.iter().map(|(key, (at, how, missing))| Entry {
+                key: DataKey::parse(key).unwrap(),
+                place: match formats.get(*how) {
+                    Some(format) => Place::Pointer(PointerBuf::parse(pointers[*at]).unwrap(), *format),
+                    None => Place::Template(Template::parse(templates[*at]).unwrap()),
+                },
+                missing: [Missing::Refuse, Missing::LeaveOut, Missing::Default("d".to_owned())][*missing].clone(),
+            }).collect();
+            let payload = payload.to_string();
+            if let Ok(data) = made(payload.as_bytes(), &Mapping::Keys(parsed.clone())) {
+                for entry in parsed {
+                    prop_assert!(data.contains_key(&entry.key) || entry.missing == Missing::LeaveOut);
+                }
+            }
+            let rename = rename.map(|name| serde_json::from_value(serde_json::Value::from(name)).unwrap());
+            let rules = KeyRules::parse(&crate::crd::Keys { rename, ..Default::default() }).unwrap();
+            if let Ok(data) = made(payload.as_bytes(), &Mapping::Everything(rules)) {
+                let value: serde_json::Value = serde_json::from_str(&payload).unwrap();
+                let nested = value["keysValues"].as_object();
+                let count = nested.map_or_else(|| value.as_object().unwrap().len(), serde_json::Map::len);
+                prop_assert_eq!(data.len(), count);
+            }
         }
 
         #[test]
@@ -319,5 +385,21 @@ mod tests {
             let got = shown(made(&payload, &everything())).unwrap();
             prop_assert_eq!(got, values.into_iter().collect::<Vec<_>>());
         }
+    }
+    fn json_object() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::Value;
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+        ];
+        let tree = leaf.prop_recursive(3, 12, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-c]|.{0,3}", inner, 0..4).prop_map(|map| map.into_iter().collect()),
+            ]
+        });
+        proptest::collection::btree_map("keysValues|b|[ -~]{1,4}", tree, 0..4).prop_map(|map| map.into_iter().collect())
     }
 }

@@ -115,7 +115,17 @@ async fn examples_are_applied_explained_and_listed() -> Result<()> {
     world.agent.start().await?;
     world.kubectl(&[&wait[..], &["--timeout=60s"]].concat()).await?;
     until_condition(&world, "payments-db", "Ready", "True/Synced").await?;
-    until_condition(&world, "payments-db-mapped", "Ready", "True/Synced").await?;
+    for name in ["payments-db-mapped", "payments-db-files", "payments-db-renamed"] {
+        until_condition(&world, name, "Ready", "True/Synced").await?;
+    }
+    let files = world.secret_data("payments-db-files").await?;
+    ensure!(files["DSN"] == "postgres://app:one@db/app" && files["LEVEL"] == "info", "it holds {files:?}");
+    ensure!(
+        files["config.yaml"].contains("user: app\n") && files["auth"].starts_with("app:$2y$10$"),
+        "it holds {files:?}"
+    );
+    let renamed = world.secret_data("payments-db-renamed").await?;
+    ensure!(renamed.keys().eq(["APP_PASSWORD", "APP_URL", "APP_USER"]), "it holds {renamed:?}");
 
     let columns = ["NAME", "SECRET", "READY", "VERSION", "SYNCED", "ROLLOUT", "AGE"];
     let wide = [&columns[..], &["REASON", "LATENCY"]].concat();
@@ -140,7 +150,7 @@ async fn examples_are_applied_explained_and_listed() -> Result<()> {
     }
     let listed = world.kubectl(&["get", "bindings", "-o", "wide"]).await?;
     ensure!(listed.matches(" Synced").count() == listed.lines().count() - 1, "the reason is shown: {listed}");
-    ensure!(listed.lines().count() == 4, "one of them is pinned: {listed}");
+    ensure!(listed.lines().count() == 6, "one of them is pinned: {listed}");
     world.stop().await
 }
 
