@@ -25,7 +25,7 @@ const MAX_JOINED: usize = 8 * 1024 * 1024;
 /// Steps of the engine for one template. 64 bytes that it copies are one, or 4 of an object that it writes: enough for 1 MiB.
 const STEPS: u64 = 300_000;
 /// Steps for all templates of a binding.
-const STEPS_TOGETHER: u64 = 50 * STEPS;
+const STEPS_TOGETHER: u64 = 20 * STEPS;
 /// Bytes that the filters of all templates of a binding take and give.
 const FILTERED_TOGETHER: usize = 64 * 1024 * 1024;
 /// So many comparisons of texts cost less than reading the payload did.
