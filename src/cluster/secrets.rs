@@ -8,7 +8,7 @@ use crate::domain::content::Fingerprints;
 use crate::domain::deletions::NOBODY;
 use crate::domain::metadata::Metadata;
 use crate::domain::observed::{
-    ADOPT, BINDING, BINDING_ID, Existing, FIELD_MANAGER, FINGERPRINTS, MANAGED_BY, Observed, Owner,
+    ADOPT, BINDING, BINDING_ID, Existing, FIELD_MANAGER, FINGERPRINTS, Hashed, MANAGED_BY, Observed, Owner,
 };
 use crate::domain::sync_plan::{Draft, Step};
 use bytes::Bytes;
@@ -190,22 +190,11 @@ fn item(draft: &Draft) -> String {
     format!("{}/{}", collection(&draft.namespace), draft.name)
 }
 
-/// Keys under `data` that a field manager owns.
-fn data_keys(entry: &ManagedFieldsEntry) -> impl Iterator<Item = &str> {
-    let data = entry.fields_v1.as_ref().and_then(|f| f.0.get("f:data")).and_then(|d| d.as_object());
-    data.into_iter().flat_map(|d| d.keys()).filter_map(|k| k.strip_prefix("f:"))
-}
-
-/// The entries of a map that a field manager owns, as they are.
-fn written(
-    owned: Option<&serde_json::Value>,
-    map: &str,
-    there: Option<&BTreeMap<String, String>>,
-) -> Vec<(String, String)> {
-    let names =
-        owned.and_then(|owned| owned.get(map)).and_then(|map| map.as_object()).into_iter().flat_map(|map| map.keys());
-    let names = names.filter_map(|name| name.strip_prefix("f:"));
-    names.filter_map(|name| Some((name.to_owned(), there?.get(name)?.clone()))).collect()
+/// The keys of a map of the object that a field manager owns.
+fn owned<'a>(entry: &'a ManagedFieldsEntry, path: &[&str]) -> impl Iterator<Item = &'a str> {
+    let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+    let map = path.iter().fold(fields, |at, name| at?.get(name)).and_then(|map| map.as_object());
+    map.into_iter().flat_map(|map| map.keys()).filter_map(|key| key.strip_prefix("f:"))
 }
 
 /// Keeps of a Secret's metadata what decisions need.
@@ -217,17 +206,16 @@ pub(super) fn reduce(meta: &ObjectMeta) -> Existing {
     let mut our_keys = BTreeSet::new();
     let ours = label(MANAGED_BY.0).as_deref() == Some(MANAGED_BY.1);
     let (mut others, mut last) = (BTreeMap::new(), None);
-    let (mut our_labels, mut our_annotations) = (BTreeMap::new(), BTreeMap::new());
+    let (mut our_labels, mut our_annotations) = (BTreeSet::new(), BTreeSet::new());
     for entry in fields {
         let manager = entry.manager.clone().unwrap_or_default();
         if manager == FIELD_MANAGER {
-            let ours = entry.fields_v1.as_ref().and_then(|f| f.0.get("f:metadata"));
-            our_labels.extend(written(ours, "f:labels", meta.labels.as_ref()));
-            our_annotations.extend(written(ours, "f:annotations", meta.annotations.as_ref()));
-            our_keys.extend(data_keys(entry).map(str::to_owned));
+            our_labels.extend(owned(entry, &["f:metadata", "f:labels"]).map(str::to_owned));
+            our_annotations.extend(owned(entry, &["f:metadata", "f:annotations"]).map(str::to_owned));
+            our_keys.extend(owned(entry, &["f:data"]).map(str::to_owned));
         }
         if manager != FIELD_MANAGER && ours {
-            others.extend(data_keys(entry).map(|key| (key.to_owned(), manager.clone())));
+            others.extend(owned(entry, &["f:data"]).map(|key| (key.to_owned(), manager.clone())));
             if last.as_ref().is_none_or(|(time, _)| *time <= entry.time) {
                 last = Some((entry.time.clone(), manager.clone()));
             }
@@ -256,6 +244,8 @@ pub(super) fn reduce(meta: &ObjectMeta) -> Existing {
             })
             .collect(),
         managers,
+        labels: meta.labels.clone().unwrap_or_default(),
+        annotations: Hashed::of(meta.annotations.iter().flatten()),
         our_labels,
         our_annotations,
         others,
@@ -278,12 +268,16 @@ mod tests {
             "annotations": {BINDING: "db", FINGERPRINTS: "a=AAAAAAAAAAAAAAAAAAAAAA"},
             "ownerReferences": [{"apiVersion": "ennote.io/v1alpha1", "kind": "EnnoteSecretBinding", "name": "db", "uid": "b"}],
             "managedFields": [
-                {"manager": "ennote-agent", "operation": "Update", "fieldsV1": {"f:data": {".": {}, "f:a": {}, "f:c.d": {}}, "f:type": {}}},
+                {"manager": "ennote-agent", "operation": "Update", "fieldsV1": {"f:data": {".": {}, "f:c.d": {}}, "f:type": {}}},
+                {"manager": "ennote-agent", "operation": "Apply", "fieldsV1": {"f:data": {"f:a": {}}, "f:metadata": {"f:annotations": {"f:ennote.io/fingerprints": {}}}}},
                 {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:data": {"f:b": {}}}}]
         }))
         .unwrap();
         let secret = reduce(&meta);
         assert_eq!(secret.our_keys, BTreeSet::from(["a".to_owned(), "c.d".to_owned()]));
+        assert_eq!(secret.our_annotations, BTreeSet::from([FINGERPRINTS.to_owned()]), "whether updated or applied");
+        assert_eq!(secret.labels.len(), 2);
+        assert!(secret.annotations.holds(BINDING, "db"));
         assert_eq!(secret.managers, ["ennote-agent", "kubectl-edit"]);
         assert_eq!((secret.binding.as_deref(), secret.fingerprints.is_some()), (Some("db"), true));
         assert_eq!(secret.owners[0].uid, "b");

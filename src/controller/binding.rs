@@ -116,11 +116,12 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
         context.memos.forget(&request.uid);
         return Pass::say(problem);
     }
-    let mut memo = memo;
+    let (mut memo, mut kept) = (memo, None);
     match &observed {
         Observed::Present(secret) if request.mode == Mode::Sync => {
-            if let Some(done) = keep(binding, &request, secret, context).await {
-                return done;
+            match keep(binding, &request, secret, context).await {
+                Kept::Done(pass) => return pass,
+                Kept::For(time) => kept = time,
             }
         }
         // What could not be changed is gone.
@@ -141,32 +142,48 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
             }
             settle(binding, &request, wanted, taken, memo.map_or(0, |m| m.failures), context)
         }
-        None => ask(binding, &request, &wanted, &observed, memo, context),
+        None => ask(binding, &request, &wanted, &observed, memo, context).within(kept),
     }
 }
 
+/// What came of the look at a Secret that is ours.
+enum Kept {
+    /// That is all for now.
+    Done(Pass),
+    /// Go on, and look at it again within this time, if at any.
+    For(Option<Duration>),
+}
+
 /// What a Secret that is ours needs besides its data, if anything.
-async fn keep(binding: &EnnoteSecretBinding, request: &Request, secret: &Existing, context: &Context) -> Option<Pass> {
+async fn keep(binding: &EnnoteSecretBinding, request: &Request, secret: &Existing, context: &Context) -> Kept {
     if let Some(problem) = make_anew(request, secret, context).await {
-        return Some(Pass::say(problem));
+        return Kept::Done(Pass::say(problem));
     }
+    let differs = metadata::difference(request, secret);
     let due = context.memos.until_repair(&request.uid);
     if !due.is_zero() {
-        let drifted = !drift::intact(secret) && is_synced_of(binding) && !context.inbox.arrived_for(&request.uid);
-        return drifted.then(|| Pass::say_until(Outcome::Unchanged, due));
-    }
-    let metadata = metadata::difference(request, secret)?;
-    let (namespace, target) = (&request.namespace, request.target.as_str());
-    Some(match context.secrets.amend(namespace, target, secret, &metadata).await {
-        Ok(now) => {
-            if is_synced_of(binding) {
-                context.memos.repaired(&request.uid);
-            }
-            context.index.seen(namespace, target, now);
-            Pass::Hold(Duration::ZERO)
+        let waits = !drift::intact(secret) && is_synced_of(binding) && !context.inbox.arrived_for(&request.uid);
+        if waits {
+            return Kept::Done(Pass::say_until(Outcome::Unchanged, due));
         }
-        Err(error) => Pass::say_until(error.problem("patch secrets", namespace), after(&error)),
-    })
+        return Kept::For(differs.map(|_| due));
+    }
+    let Some(metadata) = differs else { return Kept::For(None) };
+    let (namespace, target) = (&request.namespace, request.target.as_str());
+    match context.secrets.amend(namespace, target, secret, &metadata).await {
+        Ok(now) => {
+            context.memos.repaired(&request.uid);
+            let done = metadata::difference(request, &now).is_none();
+            context.index.seen(namespace, target, now);
+            // Where somebody takes it away in the same moment, as an admission webhook can, the rest must not wait for it.
+            if done {
+                Kept::Done(Pass::Hold(Duration::ZERO))
+            } else {
+                Kept::For(Some(context.memos.until_repair(&request.uid)))
+            }
+        }
+        Err(error) => Kept::Done(Pass::say_until(error.problem("patch secrets", namespace), after(&error))),
+    }
 }
 
 /// Whether this very spec is synced: what differs then is somebody else's doing.

@@ -23,6 +23,17 @@ impl Pass {
     pub(super) fn say_until(outcome: impl Into<Outcome>, again: Duration) -> Self {
         Self::Done { outcome: outcome.into(), again: Some(again), acknowledge: None }
     }
+
+    /// The next one follows within this time, if one is given.
+    pub(super) fn within(self, longest: Option<Duration>) -> Self {
+        match (self, longest) {
+            (Self::Done { outcome, again, acknowledge }, Some(longest)) => {
+                let again = Some(again.map_or(longest, |again| again.min(longest)));
+                Self::Done { outcome, again, acknowledge }
+            }
+            (pass, _) => pass,
+        }
+    }
 }
 
 /// A delivery that has to wait does not make what is synced less so; anything else does.
@@ -50,6 +61,20 @@ mod tests {
         let pauses: Vec<u64> = [0, 1, 2, 3, 40].map(|n| deny_pause(n, 0.0).as_secs()).into();
         assert_eq!(pauses, [60, 120, 240, 300, 300]);
         assert_eq!(deny_pause(0, 1.0).as_secs(), 48);
+    }
+
+    #[test]
+    fn what_has_to_be_looked_at_sooner_is() {
+        let (soon, late) = (Duration::from_secs(1), Duration::from_secs(9));
+        let again = |pass: Pass, longest| match pass.within(longest) {
+            Pass::Done { again, .. } => again,
+            Pass::Hold(pause) => Some(pause),
+        };
+        assert_eq!(again(Pass::say(Outcome::Unchanged), Some(soon)), Some(soon));
+        assert_eq!(again(Pass::say_until(Outcome::Unchanged, late), Some(soon)), Some(soon));
+        assert_eq!(again(Pass::say_until(Outcome::Unchanged, soon), Some(late)), Some(soon));
+        assert_eq!(again(Pass::say(Outcome::Unchanged), None), None);
+        assert_eq!(again(Pass::Hold(late), Some(soon)), Some(late), "it holds for what is not known yet");
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub const FIGHT: Duration = Duration::from_secs(600);
 /// our managed fields.
 pub fn intact(secret: &Existing) -> bool {
     let kept = |prints: &Fingerprints| prints.keys().all(|key| secret.our_keys.contains(key));
-    secret.our_annotations.contains_key(FINGERPRINTS) && secret.fingerprints.as_ref().is_some_and(kept)
+    secret.our_annotations.contains(FINGERPRINTS) && secret.fingerprints.as_ref().is_some_and(kept)
 }
 
 /// Who changed which of our keys; `None` where all are as we wrote them.
@@ -23,7 +23,7 @@ pub fn told(secret: &Existing) -> Option<String> {
     if intact(secret) {
         return None;
     }
-    let recorded = secret.fingerprints.as_ref().filter(|_| secret.our_annotations.contains_key(FINGERPRINTS));
+    let recorded = secret.fingerprints.as_ref().filter(|_| secret.our_annotations.contains(FINGERPRINTS));
     let Some(prints) = recorded else { return Some(format!("its annotation {FINGERPRINTS} was changed")) };
     let said = prints.keys().filter(|key| !secret.our_keys.contains(*key)).map(|key| match secret.others.get(key) {
         Some(manager) => format!("{key} was changed by {manager}"),
@@ -61,7 +61,7 @@ mod tests {
         Existing {
             fingerprints: Fingerprints::from_annotation("A=AAAAAAAAAAAAAAAAAAAAAA,B=AAAAAAAAAAAAAAAAAAAAAA"),
             our_keys: ["A".to_owned(), "B".to_owned()].into(),
-            our_annotations: [(FINGERPRINTS.to_owned(), "as written".to_owned())].into(),
+            our_annotations: [FINGERPRINTS.to_owned()].into(),
             ..Existing::default()
         }
     }

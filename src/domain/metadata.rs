@@ -4,7 +4,7 @@ use crate::domain::content::Fingerprints;
 use crate::domain::deletions::NOBODY;
 use crate::domain::observed::{ADOPT, BINDING, BINDING_ID, Existing, FINGERPRINTS, MANAGED_BY, Owner};
 use crate::domain::request::Request;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels or annotations to write; `None` takes one away.
 pub type Marks = Vec<(String, Option<String>)>;
@@ -22,7 +22,7 @@ pub struct Metadata {
 
 /// All of it, for a write of the data: with the fingerprints, and without what we wrote earlier and is no longer asked for.
 pub fn whole(request: &Request, secret: Option<&Existing>, prints: &Fingerprints) -> Metadata {
-    let nothing = BTreeMap::new();
+    let nothing = BTreeSet::new();
     let (had_labels, had_annotations) =
         secret.map_or((&nothing, &nothing), |secret| (&secret.our_labels, &secret.our_annotations));
     let mut annotations = marks(annotations(request), had_annotations);
@@ -38,19 +38,22 @@ pub fn whole(request: &Request, secret: Option<&Existing>, prints: &Fingerprints
     Metadata { labels: marks(labels(request), had_labels), annotations, owners }
 }
 
-/// What differs on a Secret that is this binding's, apart from its data; `None` where nothing does.
+/// What differs on a Secret that is this binding's, apart from its data; `None` where nothing does. What shall be there is compared
+/// by its value, whoever wrote it; what shall not be there is taken away only where it is ours.
 pub fn difference(request: &Request, secret: &Existing) -> Option<Metadata> {
     if !is_ours(request, secret) || secret.deleting || secret.owners.iter().any(|owner| owner.uid == NOBODY.1) {
         return None;
     }
-    let differs = |wanted: BTreeMap<String, String>, had: &BTreeMap<String, String>| -> Marks {
-        let mut marks = marks(wanted, had);
-        marks.retain(|(key, value)| key != FINGERPRINTS && had.get(key) != value.as_ref());
-        marks
-    };
+    let mut labels = marks(labels(request), &secret.our_labels);
+    labels.retain(|(key, value)| value.is_none() || secret.labels.get(key) != value.as_ref());
+    let mut annotations = marks(annotations(request), &secret.our_annotations);
+    annotations.retain(|(key, value)| {
+        let stands = value.as_ref().is_some_and(|value| secret.annotations.holds(key, value));
+        key != FINGERPRINTS && !stands
+    });
     let found = Metadata {
-        labels: differs(labels(request), &secret.our_labels),
-        annotations: differs(annotations(request), &secret.our_annotations),
+        labels,
+        annotations,
         owners: Some(owners(request, &secret.owners)).filter(|owners| !same(owners, &secret.owners)),
     };
     (found != Metadata::default()).then_some(found)
@@ -76,8 +79,8 @@ fn annotations(request: &Request) -> BTreeMap<String, String> {
     all
 }
 
-fn marks(wanted: BTreeMap<String, String>, had: &BTreeMap<String, String>) -> Marks {
-    let gone: Vec<String> = had.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+fn marks(wanted: BTreeMap<String, String>, ours: &BTreeSet<String>) -> Marks {
+    let gone: Vec<String> = ours.iter().filter(|key| !wanted.contains_key(*key)).cloned().collect();
     wanted.into_iter().map(|(key, value)| (key, Some(value))).chain(gone.into_iter().map(|key| (key, None))).collect()
 }
 
@@ -98,25 +101,32 @@ fn owners(request: &Request, there: &[Owner]) -> Vec<Owner> {
 }
 
 fn same(wanted: &[Owner], there: &[Owner]) -> bool {
-    let uids =
-        |owners: &[Owner]| owners.iter().map(|owner| owner.uid.clone()).collect::<std::collections::BTreeSet<_>>();
+    let uids = |owners: &[Owner]| owners.iter().map(|owner| owner.uid.clone()).collect::<BTreeSet<_>>();
     uids(wanted) == uids(there)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::observed::Hashed;
     use crate::domain::ownership::tests::{ours, request};
 
     fn written(request: &Request) -> Existing {
-        Existing { our_labels: labels(request), our_annotations: annotations(request), ..ours() }
+        let (labels, annotations) = (labels(request), annotations(request));
+        Existing {
+            our_labels: labels.keys().cloned().collect(),
+            our_annotations: annotations.keys().cloned().collect(),
+            annotations: Hashed::of(&annotations),
+            labels,
+            ..ours()
+        }
     }
 
     #[test]
     fn what_is_as_it_should_be_is_not_written() {
         assert_eq!(difference(&request(), &written(&request())), None);
         let with_prints = |mut secret: Existing| {
-            secret.our_annotations.insert(FINGERPRINTS.into(), "a=b".into());
+            secret.our_annotations.insert(FINGERPRINTS.into());
             secret
         };
         assert_eq!(difference(&request(), &with_prints(written(&request()))), None);
@@ -127,11 +137,39 @@ mod tests {
         let mut asked = request();
         asked.shape.labels.extend([("a".into(), "1".into()), ("b".into(), "2".into())]);
         let mut secret = written(&request());
-        secret.our_labels.extend([("b".into(), "old".into()), ("gone".into(), "x".into())]);
+        secret.our_labels.extend(["b".into(), "gone".into()]);
+        secret.labels.extend([("b", "old"), ("gone", "x"), ("theirs", "y")].map(|(k, v)| (k.into(), v.into())));
         let found = difference(&asked, &secret).unwrap();
         let want = [("a", Some("1")), ("b", Some("2")), ("gone", None)];
         assert_eq!(found.labels, want.map(|(k, v)| (k.to_owned(), v.map(str::to_owned))));
         assert_eq!((found.annotations, found.owners), (vec![], None));
+    }
+
+    #[test]
+    fn what_already_stands_there_is_not_written_again_whoever_wrote_it() {
+        let mut asked = request();
+        asked.shape.labels.insert("team".into(), "shop".into());
+        asked.shape.annotations.insert("note".into(), "x".into());
+        // Neither is in our fields: the API server gives a field to whom changes it, and nothing was changed.
+        let with = |team: &str, note: &str| {
+            let mut secret = written(&request());
+            secret.labels.insert("team".into(), team.into());
+            let mut all = annotations(&request());
+            all.insert("note".into(), note.into());
+            Existing { annotations: Hashed::of(&all), ..secret }
+        };
+        assert_eq!(difference(&asked, &with("shop", "x")), None);
+        let found = difference(&asked, &with("other", "y")).unwrap();
+        assert_eq!(found.labels, [("team".to_owned(), Some("shop".to_owned()))]);
+        assert_eq!(found.annotations, [("note".to_owned(), Some("x".to_owned()))]);
+        assert_eq!(difference(&request(), &with("shop", "x")), None, "what is not ours is not taken away");
+    }
+
+    #[test]
+    fn annotations_of_others_are_compared_and_not_kept() {
+        let hashed = Hashed::of(&BTreeMap::from([("a".to_owned(), "canary".to_owned())]));
+        assert!(hashed.holds("a", "canary") && !hashed.holds("a", "other") && !hashed.holds("b", "canary"));
+        assert_eq!(format!("{hashed:?}"), "{\"a\"}");
     }
 
     #[test]

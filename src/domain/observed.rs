@@ -1,6 +1,6 @@
 //! What exists in the cluster where the target should be: metadata only, never a value.
 
-use crate::domain::content::Fingerprints;
+use crate::domain::content::{Fingerprints, short_hash};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Field manager of every write to a Secret.
@@ -43,10 +43,15 @@ pub struct Existing {
     pub adopt: Option<String>,
     /// Annotation ennote.io/fingerprints, if it can be read.
     pub fingerprints: Option<Fingerprints>,
-    /// Labels that our field manager wrote, as they are.
-    pub our_labels: BTreeMap<String, String>,
-    /// Annotations that our field manager wrote, as they are. Never those of others: one of kubectl's holds the plaintext.
-    pub our_annotations: BTreeMap<String, String>,
+    /// All labels, as they are.
+    pub labels: BTreeMap<String, String>,
+    /// All annotations, as hashes.
+    pub annotations: Hashed,
+    /// Labels that our field manager owns. One that already stood there with the value that we wrote is not among them: the
+    /// API server gives a field to whom changes it.
+    pub our_labels: BTreeSet<String>,
+    /// Annotations that our field manager owns.
+    pub our_annotations: BTreeSet<String>,
     /// Owner references.
     pub owners: Vec<Owner>,
     /// Field managers that wrote anything, in the order of the object.
@@ -59,6 +64,32 @@ pub struct Existing {
     pub our_keys: BTreeSet<String>,
     /// Whether it is being deleted.
     pub deleting: bool,
+}
+
+/// Annotations that can be compared and not read: others keep whole objects in theirs, and so the plaintext.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Hashed(BTreeMap<String, String>);
+
+impl Hashed {
+    /// More bytes than any annotation has that is written here: what others keep in longer ones is not even hashed.
+    const LONGEST: usize = 16 * 1024;
+
+    /// Of what stands there.
+    pub fn of<'a>(annotations: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
+        let short = annotations.into_iter().filter(|(_, value)| value.len() <= Self::LONGEST);
+        Self(short.map(|(key, value)| (key.clone(), short_hash(value.as_bytes()))).collect())
+    }
+
+    /// Whether this stands there.
+    pub fn holds(&self, key: &str, value: &str) -> bool {
+        self.0.get(key).is_some_and(|there| *there == short_hash(value.as_bytes()))
+    }
+}
+
+impl std::fmt::Debug for Hashed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// One owner reference.

@@ -140,7 +140,7 @@ mod tests {
 
     fn written(pairs: &[(&str, &str)]) -> Existing {
         let prints = Fingerprints::of(&key(), &data(pairs));
-        let our_annotations = [(FINGERPRINTS.to_owned(), prints.to_annotation())].into();
+        let our_annotations = [FINGERPRINTS.to_owned()].into();
         let our_keys = prints.keys().map(str::to_owned).collect();
         Existing { our_keys, our_annotations, fingerprints: Some(prints), ..ours() }
     }
