@@ -7,7 +7,7 @@ use crate::controller::asking::ask;
 use crate::controller::binding_status;
 use crate::controller::claiming::{Stand, stand};
 use crate::controller::context::{Context, Fact, List, Memo};
-use crate::controller::deletion::{clean_up, make_anew, tombstone};
+use crate::controller::deletion::{clean_up, make_anew, not_patched, tombstone};
 use crate::controller::delivery::{Taken, take_in};
 use crate::controller::observing;
 use crate::controller::pass::{Pass, deny_pause, is_ready, trouble};
@@ -102,13 +102,13 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
     }
     if let Some(Memo { fact: Fact::Gone(version, problem), .. }) = &memo
         && request.mode == Mode::Sync
-        && let Some(problem) =
+        && let Some(pass) =
             tombstone(binding, &request, (&observed, allowed.is_ok()), (*version, problem), context).await
         && !context.inbox.arrived_for(&request.uid)
     {
         // The want stands for what comes after the deletion, also if its acknowledgement was lost with a status write.
         context.want(&wanted(&request), *version, true);
-        return Pass::say(problem);
+        return pass;
     }
     if let Err(problem) = allowed {
         // A payload could not be used: none is asked for until the target is free.
@@ -156,8 +156,8 @@ enum Kept {
 
 /// What a Secret that is ours needs besides its data, if anything.
 async fn keep(binding: &EnnoteSecretBinding, request: &Request, secret: &Existing, context: &Context) -> Kept {
-    if let Some(problem) = make_anew(request, secret, context).await {
-        return Kept::Done(Pass::say(problem));
+    if let Some(pass) = make_anew(request, secret, context).await {
+        return Kept::Done(pass);
     }
     let differs = metadata::difference(request, secret);
     let due = context.memos.until_repair(&request.uid);
@@ -182,7 +182,7 @@ async fn keep(binding: &EnnoteSecretBinding, request: &Request, secret: &Existin
                 Kept::For(Some(context.memos.until_repair(&request.uid)))
             }
         }
-        Err(error) => Kept::Done(Pass::say_until(error.problem("patch secrets", namespace), after(&error))),
+        Err(error) => Kept::Done(not_patched(&error, request)),
     }
 }
 

@@ -1,6 +1,9 @@
 //! A secret that was deleted in the cloud: whether its Secret goes too.
 
+use crate::cluster::error::ClusterError;
+use crate::controller::binding::after;
 use crate::controller::context::Context;
+use crate::controller::pass::Pass;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::deletions::{self, NOBODY};
 use crate::domain::metadata::is_ours;
@@ -8,27 +11,30 @@ use crate::domain::observed::{Existing, Observed};
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::{RECREATE, Request};
 
+/// How often what moved meanwhile is looked at again.
+const ATTEMPTS: usize = 4;
+
 /// The secret is gone in the cloud. Absence never deletes: only this signed tombstone does, only when the settings ask for
-/// it, and only under the fuse. `allowed` is whether the target is ours to write.
+/// it, only under the fuse, and only the Secret that this binding wrote. `allowed` is whether the target is ours to write.
 pub(super) async fn tombstone(
     binding: &EnnoteSecretBinding,
     request: &Request,
     (observed, allowed): (&Observed, bool),
     (version, problem): (u64, &Problem),
     context: &Context,
-) -> Option<Problem> {
+) -> Option<Pass> {
     if !request.shape.goes_with_source {
         return None;
     }
     let notice = deletions::notice(&request.source.secret, version);
-    let say = |text: String| Some(Problem::new(Reason::SourceDeleted, format!("{notice}{text}")));
+    let say = |text: String| Some(Pass::say(Problem::new(Reason::SourceDeleted, format!("{notice}{text}"))));
     let target = &request.target;
     let Observed::Present(secret) = observed else { return say(format!(", and Secret {target} with it")) };
     if !allowed {
         return None;
     }
     // The status must say so first: the fuse counts what it says.
-    let Some(told) = deletions::told(binding, &notice) else { return Some(problem.clone()) };
+    let Some(told) = deletions::told(binding, &notice) else { return Some(Pass::say(problem.clone())) };
     let held = format!(
         "; Secret {target} is kept: more than a few at once, or one an hour ago, are deleted only when a person says so: \
          kubectl annotate --overwrite ennotesecretbinding {} -n {} {}={version}",
@@ -46,24 +52,32 @@ pub(super) async fn tombstone(
     }
     match context.secrets.hand_over(&request.namespace, target.as_str(), secret, NOBODY.0).await {
         Ok(()) => say(format!("; Secret {target} was handed to the garbage collector")),
-        Err(error) => Some(error.problem("patch secrets", &request.namespace)),
+        Err(error) => Some(not_patched(&error, request)),
     }
+}
+
+/// What has moved meanwhile is looked at again, and nobody is told: it is no fault.
+pub(super) fn not_patched(error: &ClusterError, request: &Request) -> Pass {
+    if error.is_stale() {
+        return Pass::Hold(after(error));
+    }
+    Pass::say_until(error.problem("patch secrets", &request.namespace), after(error))
 }
 
 /// The Secret is made anew because a person allows exactly this one, by its uid, to be deleted: its type or its data cannot
 /// change. Nothing is done for a Secret that is not this binding's.
-pub(super) async fn make_anew(request: &Request, secret: &Existing, context: &Context) -> Option<Problem> {
+pub(super) async fn make_anew(request: &Request, secret: &Existing, context: &Context) -> Option<Pass> {
     let allowed = request.asks.get(RECREATE).is_some_and(|uid| uid.trim() == secret.uid);
     if !allowed || !is_ours(request, secret) {
         return None;
     }
     let target = &request.target;
     Some(match context.secrets.hand_over(&request.namespace, target.as_str(), secret, "recreated-by-ennote").await {
-        Ok(()) => Problem::new(
+        Ok(()) => Pass::say(Problem::new(
             Reason::AwaitingCollection,
             format!("Secret {target} is being made anew, as {RECREATE} asks; waiting until the old one is gone"),
-        ),
-        Err(error) => error.problem("patch secrets", &request.namespace),
+        )),
+        Err(error) => not_patched(&error, request),
     })
 }
 
@@ -76,18 +90,28 @@ pub(super) async fn clean_up(
 ) -> Result<(), Problem> {
     let earlier = binding.status.as_ref().and_then(|status| status.target.as_ref());
     let Some(earlier) = earlier.filter(|earlier| earlier.name != request.target.as_str()) else { return Ok(()) };
-    let Observed::Present(secret) = context.index.observe(&request.namespace, &earlier.name) else { return Ok(()) };
-    let owned = secret.owners.iter().any(|owner| owner.uid == request.uid);
-    if secret.uid != earlier.uid || !owned || !is_ours(request, &secret) {
-        return Ok(());
-    }
     let (namespace, name) = (&request.namespace, &earlier.name);
-    match context.secrets.hand_over(namespace, name, &secret, "renamed-by-ennote").await {
-        Ok(()) => {
-            tracing::info!(namespace, binding = request.binding, from = name, to = %request.target, "renamed");
-            Ok(())
+    let mut observed = context.index.observe(namespace, name);
+    for _ in 0..ATTEMPTS {
+        let Observed::Present(secret) = observed else { return Ok(()) };
+        let owned = secret.owners.iter().any(|owner| owner.uid == request.uid);
+        if secret.uid != earlier.uid || !owned || !is_ours(request, &secret) {
+            return Ok(());
         }
-        Err(error) if error.is_stale() => Ok(()),
-        Err(error) => Err(error.problem("patch secrets", namespace)),
+        match context.secrets.hand_over(namespace, name, &secret, "renamed-by-ennote").await {
+            Ok(()) => {
+                tracing::info!(namespace, binding = request.binding, from = name, to = %request.target, "renamed");
+                return Ok(());
+            }
+            Err(error) if error.is_stale() => {
+                let now = context.secrets.fetch(namespace, name).await;
+                observed = now.map_err(|error| error.problem("get secrets", namespace))?;
+            }
+            Err(error) => return Err(error.problem("patch secrets", namespace)),
+        }
     }
+    Err(Problem::new(
+        Reason::ClusterError,
+        format!("Secret {name}, which the target was called before, keeps changing under the agent; it tries again"),
+    ))
 }
