@@ -30,7 +30,7 @@ pub(super) async fn tombstone(
     let say = |text: String| Some(Pass::say(Problem::new(Reason::SourceDeleted, format!("{notice}{text}"))));
     let target = &request.target;
     let Observed::Present(secret) = observed else { return say(format!(", and Secret {target} with it")) };
-    if !allowed {
+    if !allowed || !deletions::may_go(binding, request, secret) {
         return None;
     }
     // The status must say so first: the fuse counts what it says.

@@ -2,7 +2,10 @@
 
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::conditions::find;
+use crate::domain::metadata::is_ours;
+use crate::domain::observed::Existing;
 use crate::domain::reason::Reason;
+use crate::domain::request::Request;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -46,6 +49,13 @@ pub fn within_fuse<'a>(
 fn turned(binding: &EnnoteSecretBinding) -> Option<&Condition> {
     let ready = binding.status.as_ref().and_then(|s| find(s, "Ready"));
     ready.filter(|c| c.reason == Reason::SourceDeleted.to_string())
+}
+
+/// Whether a Secret is this binding's to delete: the one that it wrote last, by the API server's record, and still marked as its
+/// own. One that it may only take over, or that an earlier binding of its name left behind, is somebody's data.
+pub fn may_go(binding: &EnnoteSecretBinding, request: &Request, secret: &Existing) -> bool {
+    let target = binding.status.as_ref().and_then(|status| status.target.as_ref());
+    target.is_some_and(|target| target.uid == secret.uid) && is_ours(request, secret)
 }
 
 /// Whether a person has confirmed the deletion at this version.
@@ -96,6 +106,24 @@ mod tests {
         let mut seventy = binding("SourceDeleted", 1);
         seventy.status.as_mut().unwrap().conditions[0].message = format!("{}; more", notice("s", 70));
         assert!(told(&seventy, &notice("s", 7)).is_none());
+    }
+
+    #[test]
+    fn only_the_secret_that_the_binding_wrote_may_go() {
+        use crate::domain::ownership::tests::{ours, request};
+        let wrote = |uid: &str| {
+            let mut binding = binding("SourceDeleted", 1);
+            let target = json!({"name": "payments-db", "uid": uid, "resourceVersion": "1", "keys": 1});
+            binding.status.as_mut().unwrap().target = Some(serde_json::from_value(target).unwrap());
+            binding
+        };
+        let may = |secret: &Existing| may_go(&wrote("secret-1"), &request(), secret);
+        assert!(may(&ours()));
+        let foreign = Existing { managed_by: None, binding_id: None, adopt: Some("payments-db".into()), ..ours() };
+        assert!(!may(&foreign), "handed over by a person, and not taken yet");
+        assert!(!may(&Existing { binding_id: Some("of a younger one".into()), ..ours() }));
+        assert!(!may_go(&wrote("another"), &request(), &ours()), "left behind by a binding of this name");
+        assert!(!may_go(&binding("SourceDeleted", 1), &request(), &ours()), "nothing was ever written");
     }
 
     #[test]
