@@ -19,7 +19,7 @@ use crate::domain::observed::Observed;
 use crate::domain::outcome::Held;
 use crate::domain::ownership;
 use crate::domain::reason::{Problem, Reason};
-use crate::domain::request::{RECREATE, Request};
+use crate::domain::request::Request;
 use crate::domain::secret_value::SecretData;
 use crate::domain::sync_plan::{Step, plan};
 use crate::domain::target;
@@ -254,7 +254,7 @@ async fn write(
                 if let Observed::Present(secret) = &observed
                     && error.is_of_what_cannot_change()
                 {
-                    return Taken::Seen(version, anew(request, &secret.uid));
+                    return Taken::Seen(version, ownership::cannot_become(request, secret));
                 }
                 return refused_call(&error, if created { "create secrets" } else { "patch secrets" }, request);
             }
@@ -307,18 +307,6 @@ async fn tell(
     let about = binding.object_ref(&());
     let notice = Notice { about, related: Some(related), warning: false, reason, action: "Repair", note };
     context.status.event(notice).await;
-}
-
-fn anew(request: &Request, uid: &str) -> Problem {
-    let Request { target, binding, namespace, .. } = request;
-    Problem::new(
-        Reason::RecreateNeeded,
-        format!(
-            "Secret {target} cannot become what the spec asks for: it is immutable, or its type is another one, and neither can \
-             change. It is kept as it is. To have it deleted and made anew: \
-             kubectl annotate --overwrite ennotesecretbinding {binding} -n {namespace} {RECREATE}={uid}"
-        ),
-    )
 }
 
 fn refused_call(error: &ClusterError, what: &str, request: &Request) -> Taken {

@@ -5,9 +5,10 @@
 
 use crate::domain::content::binding_id;
 use crate::domain::deletions::NOBODY;
+use crate::domain::metadata::is_ours;
 use crate::domain::observed::{ADOPT, Existing, MANAGED_BY, Observed, Owner};
 use crate::domain::reason::{Problem, Reason};
-use crate::domain::request::Request;
+use crate::domain::request::{RECREATE, Request};
 use k8s_openapi::jiff::Timestamp;
 
 /// What the right to a Secret depends on, besides the Secret.
@@ -204,6 +205,32 @@ fn collision(request: &Request, holder: &str) -> Problem {
     )
 }
 
+/// What to say of a Secret that may be written but cannot change as asked. Only one that is this binding's is made anew for it:
+/// what a person hands over is not deleted.
+pub fn cannot_become(request: &Request, secret: &Existing) -> Problem {
+    let Request { target, binding, namespace, .. } = request;
+    let mend = if is_ours(request, secret) {
+        format!(
+            "To have it deleted and made anew: kubectl annotate --overwrite ennotesecretbinding {binding} -n {namespace} \
+             {RECREATE}={}",
+            secret.uid
+        )
+    } else {
+        format!(
+            "It was handed over and not taken yet, so the agent does not delete it. Set spec.target.type to its own: \
+             kubectl get secret {target} -n {namespace} -o jsonpath='{{.type}}{{\"\\n\"}}'. Or remove it: kubectl delete secret \
+             {target} -n {namespace}"
+        )
+    };
+    Problem::new(
+        Reason::RecreateNeeded,
+        format!(
+            "Secret {target} cannot become what the spec asks for: it is immutable, or its type is another one, and neither can \
+             change. It is kept as it is. {mend}"
+        ),
+    )
+}
+
 fn adopting(request: &Request, namespace: &str) -> String {
     format!("kubectl annotate secret {} -n {namespace} {ADOPT}={}", request.target, request.binding)
 }
@@ -377,6 +404,17 @@ pub(crate) mod tests {
                 assert_eq!(may, expected, "live {live:03b}, written by {writer}, retained {retained}");
             }
         }
+    }
+
+    #[test]
+    fn the_way_out_of_what_cannot_change_is_one_that_works() {
+        let own = cannot_become(&request(), &ours());
+        assert_eq!(own.reason, Reason::RecreateNeeded);
+        assert!(own.message.ends_with("-n shop ennote.io/recreate=secret-1"), "{}", own.message);
+        let foreign = Existing { managed_by: None, binding_id: None, adopt: Some("payments-db".into()), ..ours() };
+        let adopted = cannot_become(&request(), &foreign).message;
+        assert!(!adopted.contains(RECREATE) && adopted.contains("Set spec.target.type"), "{adopted}");
+        assert!(adopted.ends_with("kubectl delete secret payments-db -n shop"), "{adopted}");
     }
 
     #[test]
