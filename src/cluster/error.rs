@@ -21,10 +21,8 @@ pub enum ClusterError {
         code: u16,
         /// `reason` of the Status, as in `AlreadyExists`.
         reason: String,
-        /// A `details.causes[].reason` of the Status.
-        cause: Option<String>,
-        /// A `details.causes[].field` of the Status.
-        field: Option<String>,
+        /// `details.causes[]` of the Status, without their messages.
+        causes: Vec<Cause>,
     },
     /// No answer in time.
     #[error("the API server did not answer within {} s", super::DEADLINE.as_secs())]
@@ -36,6 +34,18 @@ pub enum ClusterError {
     #[error("an answer of the API server cannot be read")]
     Unreadable,
 }
+
+/// One thing that the server does not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// What is wrong with it, as in `FieldValueTooLong`.
+    pub reason: String,
+    /// Where.
+    pub field: String,
+}
+
+/// More than 1 MiB in `data` of a Secret, also if only with the keys of others.
+const TOO_LONG: &str = "FieldValueTooLong";
 
 impl ClusterError {
     /// From a Status body; anything else gives the code alone.
@@ -57,16 +67,30 @@ impl ClusterError {
         matches!(self.code(), Some(404 | 409))
     }
 
+    fn causes(&self) -> &[Cause] {
+        match self {
+            Self::Refused { causes, .. } => causes,
+            _ => &[],
+        }
+    }
+
     /// Whether a field of a Secret was to change that cannot: its type, or any of an immutable one.
     pub fn is_of_what_cannot_change(&self) -> bool {
         let fixed = |field: &str| matches!(field, "type" | "immutable" | "data" | "stringData");
-        matches!(self, Self::Refused { code: 422, field: Some(field), .. } if fixed(field))
+        let any = self.causes().iter().any(|cause| fixed(&cause.field) && cause.reason != TOO_LONG);
+        self.code() == Some(422) && any
+    }
+
+    /// Whether the data is more than the API server takes.
+    fn is_too_long(&self) -> bool {
+        let any = self.causes().iter().any(|cause| cause.field == "data" && cause.reason == TOO_LONG);
+        self.code() == Some(413) || (self.code() == Some(422) && any)
     }
 
     /// As a problem of a binding. `what` is the act, as in `create secrets`.
     pub fn problem(&self, what: &str, namespace: &str) -> Problem {
         match self {
-            Self::Refused { cause: Some(cause), .. } if cause == "NamespaceTerminating" => {
+            Self::Refused { causes, .. } if causes.iter().any(|cause| cause.reason == "NamespaceTerminating") => {
                 Problem::new(Reason::NamespaceTerminating, format!("namespace {namespace} is being deleted"))
             }
             Self::Refused { code: 403, .. } => Problem::new(
@@ -76,15 +100,16 @@ impl ClusterError {
                      helm upgrade with watchNamespaces including {namespace}, or ask who runs the admission policy"
                 ),
             ),
+            too_long if too_long.is_too_long() => Problem::new(
+                Reason::BadMapping,
+                "the Secret is larger than the API server takes, with the keys of others that are kept in it (kubectl describe \
+                 secret shows them); pick fewer keys with spec.data, or remove those of others",
+            ),
             Self::Refused { code: 422, reason, .. } | Self::Refused { code: 400, reason, .. } => Problem::new(
                 Reason::Forbidden,
                 format!(
                     "the API server refused to {what} in {namespace} as {reason}; the log of the API server says what it does not take"
                 ),
-            ),
-            Self::Refused { code: 413, .. } => Problem::new(
-                Reason::BadMapping,
-                "the Secret is larger than the API server takes; pick fewer keys with spec.data",
             ),
             other => Problem::new(
                 Reason::ClusterError,
@@ -105,10 +130,9 @@ impl From<kube::Error> for ClusterError {
 }
 
 fn from_status(status: &Status) -> ClusterError {
-    let causes = status.details.iter().flat_map(|d| &d.causes);
-    let first = |of: fn(&StatusCause) -> &String| causes.clone().map(of).find(|text| !text.is_empty()).cloned();
-    let (cause, field) = (first(|c| &c.reason), first(|c| &c.field));
-    ClusterError::Refused { code: status.code, reason: status.reason.clone(), cause, field }
+    let cause = |cause: &StatusCause| Cause { reason: cause.reason.clone(), field: cause.field.clone() };
+    let causes = status.details.iter().flat_map(|details| &details.causes).map(cause).collect();
+    ClusterError::Refused { code: status.code, reason: status.reason.clone(), causes }
 }
 
 /// An error with its sources, for one log line.
@@ -141,6 +165,17 @@ mod tests {
         for code in [403, 422, 500] {
             assert!(!problem(code, br#"{"reason":"X","message":"canary"}"#).message.contains("canary"));
         }
+        let data = |reason: &str| {
+            let causes = serde_json::json!([{"reason": "FieldValueRequired", "field": "metadata.name"}, {"reason": reason, "field": "data"}]);
+            let body = serde_json::json!({"reason": "Invalid", "details": {"causes": causes}}).to_string();
+            ClusterError::refused(422, body.as_bytes())
+        };
+        assert!(data("FieldValueForbidden").is_of_what_cannot_change(), "it is immutable");
+        let long = data("FieldValueTooLong");
+        assert!(!long.is_of_what_cannot_change(), "made anew, the keys of others would be lost");
+        let told = long.problem("patch secrets", "shop");
+        assert!(told.reason == Reason::BadMapping && told.message.contains("keys of others"), "{}", told.message);
+        assert_eq!(problem(413, b"").reason, Reason::BadMapping);
         assert!(ClusterError::refused(409, b"").is_stale() && !ClusterError::refused(403, b"").is_stale());
     }
 }
