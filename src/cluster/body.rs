@@ -3,7 +3,7 @@
 //! Keys, names and types are of characters that need no JSON escape; metadata is no secret, and written by a library.
 
 use crate::domain::metadata::{Marks, Metadata};
-use crate::domain::observed::Owner;
+use crate::domain::observed::{FINGERPRINTS, Owner};
 use crate::domain::sync_plan::Draft;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -44,6 +44,17 @@ pub(super) fn patch(draft: &Draft, uid: &str, resource_version: &str, drop: &[St
     let nulls: Vec<String> = drop.iter().map(|key| format!("\"{key}\":null")).collect();
     let tail = if nulls.is_empty() { "}}".to_owned() } else { format!("{separator}{}}}}}", nulls.join(",")) };
     with_data(&head, draft, &tail)
+}
+
+/// The body of an apply that takes what a patch has just written, under the same preconditions. JSON is YAML.
+pub(super) fn take(draft: &Draft, uid: &str, resource_version: &str) -> Bytes {
+    let prints = draft.metadata.annotations.iter().find(|(key, _)| key == FINGERPRINTS);
+    let prints: Value = prints.map(|(key, value)| (key.clone(), json!(value))).into_iter().collect();
+    let head = format!(
+        r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"{}","uid":"{uid}","resourceVersion":"{resource_version}","annotations":{prints}}},"data":{{"#,
+        draft.name,
+    );
+    with_data(&head, draft, "}}")
 }
 
 /// The body of a merge patch of metadata alone.
@@ -147,6 +158,17 @@ mod tests {
         assert_eq!((&body["type"], &body["immutable"]), (&json!("Opaque"), &Value::Null));
         assert_eq!(parsed(patch(&draft(&[]), "u", "7", &drop))["data"], json!({"old": null, "older": null}));
         assert_eq!(parsed(patch(&draft(&[]), "u", "7", &[]))["data"], json!({}));
+    }
+
+    #[test]
+    fn what_is_taken_is_the_data_and_its_record_and_nothing_else() {
+        let mut draft = draft(&[("a", "1"), ("b", "")]);
+        draft.metadata.annotations.push((FINGERPRINTS.into(), Some("a=x".into())));
+        let want = json!({
+            "apiVersion": "v1", "kind": "Secret", "data": {"a": "MQ==", "b": ""},
+            "metadata": {"name": "db", "uid": "u", "resourceVersion": "7", "annotations": {FINGERPRINTS: "a=x"}},
+        });
+        assert_eq!(parsed(take(&draft, "u", "7")), want);
     }
 
     #[test]

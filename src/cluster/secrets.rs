@@ -1,4 +1,4 @@
-//! Secrets: observed as metadata, created by POST, changed by merge patch. The only writer of Secrets.
+//! Secrets: observed as metadata, created by POST, changed by merge patch, made ours by apply. The only writer of Secrets.
 //!
 //! Guarantees: the first write cannot overwrite; later ones carry uid and resourceVersion; no answer echoes a value.
 
@@ -6,6 +6,7 @@ use crate::cluster::error::ClusterError;
 use crate::cluster::{DEADLINE, body};
 use crate::domain::content::Fingerprints;
 use crate::domain::deletions::NOBODY;
+use crate::domain::drift;
 use crate::domain::metadata::Metadata;
 use crate::domain::observed::{
     ADOPT, BINDING, BINDING_ID, Existing, FIELD_MANAGER, FINGERPRINTS, Hashed, MANAGED_BY, Observed, Owner,
@@ -105,14 +106,23 @@ impl Secrets {
 
     /// Carries out a step; gives what then exists.
     ///
+    /// The API server gives a field to whom changes it, so what already stood there with the same value stays somebody else's
+    /// after a patch, as if that one had changed it since. An apply that is forced takes it. Only data and the record of it are
+    /// in it, and always all of them: what an apply leaves out is removed where only an earlier apply owned it.
+    ///
     /// # Errors
-    /// The API server's refusal; nothing was written then, unless the answer was lost.
+    /// The API server's refusal; the same step is then to be planned again.
     pub async fn apply(&self, step: &Step) -> Result<Existing, ClusterError> {
         match step {
             Step::Nothing(secret) => Ok((**secret).clone()),
-            Step::Create(draft) => self.send("POST", collection(&draft.namespace), body::create(draft)).await,
+            Step::Create(draft) => self.send(Act::Create, collection(&draft.namespace), body::create(draft)).await,
             Step::Patch { draft, uid, resource_version, drop } => {
-                self.send("PATCH", item(draft), body::patch(draft, uid, resource_version, drop)).await
+                let body = body::patch(draft, uid, resource_version, drop);
+                let now = self.send(Act::Merge, item(draft), body).await?;
+                if drift::intact(&now) {
+                    return Ok(now);
+                }
+                self.send(Act::Take, item(draft), body::take(draft, &now.uid, &now.resource_version)).await
             }
         }
     }
@@ -129,7 +139,7 @@ impl Secrets {
         metadata: &Metadata,
     ) -> Result<Existing, ClusterError> {
         let path = format!("{}/{name}", collection(namespace));
-        self.send("PATCH", path, body::amend(metadata, &secret.uid, &secret.resource_version)).await
+        self.send(Act::Merge, path, body::amend(metadata, &secret.uid, &secret.resource_version)).await
     }
 
     /// Hands a Secret to the garbage collector: it deletes what is owned by a uid that does not exist, which is named for the
@@ -155,14 +165,18 @@ impl Secrets {
             }],
         }});
         let path = format!("{}/{name}", collection(namespace));
-        self.send("PATCH", path, Bytes::from(body.to_string())).await.map(drop)
+        self.send(Act::Merge, path, Bytes::from(body.to_string())).await.map(drop)
     }
 
-    async fn send(&self, method: &str, path: String, body: Bytes) -> Result<Existing, ClusterError> {
-        let content_type = if method == "POST" { "application/json" } else { "application/merge-patch+json" };
+    async fn send(&self, act: Act, path: String, body: Bytes) -> Result<Existing, ClusterError> {
+        let (method, content_type, force) = match act {
+            Act::Create => ("POST", "application/json", ""),
+            Act::Merge => ("PATCH", "application/merge-patch+json", ""),
+            Act::Take => ("PATCH", "application/apply-patch+yaml", "&force=true"),
+        };
         let request = http::Request::builder()
             .method(method)
-            .uri(format!("{path}?fieldManager={FIELD_MANAGER}"))
+            .uri(format!("{path}?fieldManager={FIELD_MANAGER}{force}"))
             .header(http::header::CONTENT_TYPE, content_type)
             .header(http::header::ACCEPT, AS_METADATA)
             .body(Body::from(body))
@@ -180,6 +194,14 @@ impl Secrets {
         let meta: PartialObjectMeta<Secret> = serde_json::from_slice(&answer).map_err(|_| ClusterError::Unreadable)?;
         Ok(reduce(&meta.metadata))
     }
+}
+
+/// The ways to write.
+#[derive(Clone, Copy)]
+enum Act {
+    Create,
+    Merge,
+    Take,
 }
 
 fn collection(namespace: &str) -> String {
