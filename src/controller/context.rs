@@ -216,6 +216,13 @@ pub enum Fact {
     Retry(Instant, Problem),
 }
 
+impl Fact {
+    /// Whether a version was seen and what comes of it is known.
+    pub fn is_of_a_version(&self) -> bool {
+        matches!(self, Self::Seen(..) | Self::Gone(..) | Self::Foreseen(..))
+    }
+}
+
 /// Memos by binding uid.
 #[derive(Default)]
 pub struct Memos {

@@ -41,8 +41,10 @@ pub(super) fn trouble(binding: &EnnoteSecretBinding, problem: Problem) -> Outcom
     if is_ready(binding) && problem.reason.phase() == Phase::Waiting { Outcome::Unchanged } else { problem.into() }
 }
 
+/// Whether this very spec is said to be ready: what was so for an earlier one says nothing of it.
 pub(super) fn is_ready(binding: &EnnoteSecretBinding) -> bool {
-    binding.status.as_ref().and_then(|status| find(status, "Ready")).is_some_and(|ready| ready.status == "True")
+    let ready = binding.status.as_ref().and_then(|status| find(status, "Ready"));
+    ready.is_some_and(|ready| ready.status == "True" && ready.observed_generation == binding.metadata.generation)
 }
 
 /// 1 to 5 minutes, by denials in a row, and up to a fifth less.
@@ -82,9 +84,9 @@ mod tests {
         let binding = |status: &str| -> EnnoteSecretBinding {
             serde_json::from_value(serde_json::json!({
                 "apiVersion": "ennote.io/v1alpha1", "kind": "EnnoteSecretBinding",
-                "metadata": {"name": "db"}, "spec": {"source": {"secret": "s"}},
+                "metadata": {"name": "db", "generation": 2}, "spec": {"source": {"secret": "s"}},
                 "status": {"conditions": [{"type": "Ready", "status": status, "reason": "r", "message": "m",
-                    "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+                    "observedGeneration": 2, "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
             }))
             .unwrap()
         };
@@ -92,5 +94,9 @@ mod tests {
         assert_eq!(said("True", Reason::WaitingForCloud), Outcome::Unchanged);
         assert_eq!(said("Unknown", Reason::WaitingForCloud), Problem::new(Reason::WaitingForCloud, "m").into());
         assert_eq!(said("True", Reason::ClusterError), Problem::new(Reason::ClusterError, "m").into());
+        let mut edited = binding("True");
+        edited.metadata.generation = Some(3);
+        let waits = Problem::new(Reason::WaitingForCloud, "m");
+        assert_eq!(trouble(&edited, waits.clone()), waits.into(), "what was ready is an earlier spec");
     }
 }

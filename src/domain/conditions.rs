@@ -51,6 +51,9 @@ pub fn next(
     let mut status = EnnoteSecretBindingStatus { observed_generation: Some(generation), ..own(old) };
     let (reason, message) = match outcome {
         Outcome::Unchanged => {
+            // Of a newer spec nothing is known yet, and that is what an older number says: else who waits by kstatus would take
+            // Ready of the older spec for that of the newer one.
+            status.observed_generation = old.observed_generation;
             set_fresh(&mut status, freshness, generation, now);
             return status;
         }
@@ -297,6 +300,15 @@ mod tests {
         assert_eq!(next(&first, &Outcome::Unchanged, Freshness::Silent, 1, at(60)), first);
         let ready = find(&first, "Ready").unwrap();
         assert_eq!(ready.message, "version 3 of \"payments db\" is in Secret db (2 keys)");
+    }
+
+    #[test]
+    fn a_spec_of_which_nothing_is_known_is_not_observed() {
+        let first = next(&EnnoteSecretBindingStatus::default(), &held(3, Some(0)), Freshness::Fresh, 1, at(0));
+        let second = next(&first, &Outcome::Unchanged, Freshness::Fresh, 2, at(1));
+        assert_eq!((second.observed_generation, find(&second, "Ready").unwrap().status.as_str()), (Some(1), "True"));
+        let third = next(&second, &held(3, None), Freshness::Fresh, 2, at(2));
+        assert_eq!(third.observed_generation, Some(2));
     }
 
     #[test]
