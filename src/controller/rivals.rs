@@ -1,7 +1,7 @@
 //! What the right to a Secret depends on, as the watches show it.
 
 use crate::controller::context::Context;
-use crate::crd::EnnoteSecretBinding;
+use crate::crd::{EnnoteSecretBinding, Mode};
 use crate::domain::content::binding_id;
 use crate::domain::observed::Observed;
 use crate::domain::ownership::{Rights, Rival};
@@ -16,7 +16,8 @@ impl Context {
         let rival = |other: &EnnoteSecretBinding| {
             let name = other.metadata.name.clone().unwrap_or_default();
             let lives = other.metadata.deletion_timestamp.is_none() && name != request.binding;
-            lives.then(|| Rival { created: created(other), aims_here: aiming.contains(&name), name })
+            let observes = other.spec.mode == Some(Mode::Observe);
+            lives.then(|| Rival { created: created(other), aims_here: aiming.contains(&name), observes, name })
         };
         let get = |name: &String| self.bindings.get(&ObjectRef::new(name).within(namespace));
         let mut rivals: Vec<Rival> = aiming.iter().filter_map(get).filter_map(|other| rival(&other)).collect();

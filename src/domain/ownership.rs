@@ -31,6 +31,14 @@ pub struct Rival {
     pub created: Option<Timestamp>,
     /// Whether it aims at the same Secret.
     pub aims_here: bool,
+    /// Whether it only observes, and so writes nothing for now.
+    pub observes: bool,
+}
+
+impl Rival {
+    fn is_older(&self, request: &Request, rights: &Rights) -> bool {
+        (self.created, &self.name) < (rights.created, &request.binding)
+    }
 }
 
 /// Decides whether the target is ours to write.
@@ -50,10 +58,11 @@ type Check = fn(&Request, &Existing, &Rights) -> Option<Problem>;
 /// The order is the specification.
 const CHECKS: [Check; 6] = [released, foreign, of_another_binding, handed_over, of_an_earlier_binding, going_away];
 
-/// The oldest binding that lives has the right, also to a Secret that does not exist yet.
+/// The oldest binding that lives has the right, also to a Secret that does not exist yet. One that only observes claims nothing:
+/// a look ahead stops nobody.
 fn of_an_older_binding(request: &Request, rights: &Rights) -> Option<Problem> {
-    let us = (rights.created, &request.binding);
-    let older = rights.rivals.iter().filter(|rival| rival.aims_here && (rival.created, &rival.name) < us);
+    let aiming = rights.rivals.iter().filter(|rival| rival.aims_here && !rival.observes);
+    let older = aiming.filter(|rival| rival.is_older(request, rights));
     let oldest = older.min_by_key(|rival| (rival.created, &rival.name))?;
     Some(Problem::new(
         Reason::Collision,
@@ -106,19 +115,31 @@ fn foreign(request: &Request, secret: &Existing, _: &Rights) -> Option<Problem> 
             ),
         ));
     }
-    Some(collision(request, &holder(secret)))
+    Some(collision(request, secret, &holder(secret)))
 }
 
 /// Ours, but of a binding with another name.
 fn of_another_binding(request: &Request, secret: &Existing, rights: &Rights) -> Option<Problem> {
     let label = secret.binding_id.as_ref().filter(|label| **label != request.binding_id() && is_labelled(secret))?;
+    // Owned by this binding it is ours, whatever somebody made of the label: a write of another binding moves both at once.
+    if secret.owners.iter().any(|owner| owner.uid == request.uid) {
+        return None;
+    }
     let owned = secret.owners.iter().any(is_binding);
     let other = secret.binding.as_deref().unwrap_or("unknown");
     match rights.rivals.iter().find(|rival| binding_id(&rival.name) == *label) {
-        // Younger than us: an older one was refused before. Its owner reference goes by the same write.
-        Some(rival) if rival.aims_here => None,
+        // Its owner reference goes by the same write.
+        Some(rival) if rival.aims_here && !rival.is_older(request, rights) => None,
         Some(_) if is_handed(request, secret) => None,
-        Some(rival) => Some(collision(request, &format!("EnnoteSecretBinding/{}", rival.name))),
+        Some(rival) if controller(request, secret).is_some() => Some(Problem::new(
+            Reason::Collision,
+            format!(
+                "Secret {} exists and is held by EnnoteSecretBinding/{}; it was not touched. It is free when that one is deleted or \
+                 has written another Secret. Or choose another spec.target.name",
+                request.target, rival.name
+            ),
+        )),
+        Some(rival) => Some(collision(request, secret, &format!("EnnoteSecretBinding/{}", rival.name))),
         None if owned => Some(Problem::new(
             Reason::AwaitingCollection,
             format!(
@@ -191,16 +212,22 @@ fn going_away(request: &Request, secret: &Existing, _: &Rights) -> Option<Proble
     })
 }
 
-fn collision(request: &Request, holder: &str) -> Problem {
+/// What somebody controls cannot be handed over, so that step is not shown for it.
+fn collision(request: &Request, secret: &Existing, holder: &str) -> Problem {
     let (namespace, target) = (&request.namespace, &request.target);
     let goes = if request.shape.retain { "" } else { "; it goes when the binding is deleted" };
+    let handing = match controller(request, secret) {
+        Some(_) => String::new(),
+        None => format!(
+            ". Or hand it over: {} (the keys of the payload are then written over, other keys stay{goes})",
+            adopting(request, namespace)
+        ),
+    };
     Problem::new(
         Reason::Collision,
         format!(
             "Secret {target} exists and is held by {holder}; it was not touched. Choose another spec.target.name, or remove it: \
-             kubectl delete secret {target} -n {namespace}. Or hand it over: {} (the keys of the payload are then written over, \
-             other keys stay{goes})",
-            adopting(request, namespace)
+             kubectl delete secret {target} -n {namespace}{handing}"
         ),
     )
 }
@@ -393,6 +420,7 @@ pub(crate) mod tests {
                             name: all[o].0.into(),
                             created: Some(all[o].1),
                             aims_here: true,
+                            observes: false,
                         });
                         let rights = Rights { created: Some(all[*i].1), held: None, rivals: rivals.collect() };
                         check(&named(all[*i].0), &observed, &rights).is_ok()
@@ -415,6 +443,70 @@ pub(crate) mod tests {
         let adopted = cannot_become(&request(), &foreign).message;
         assert!(!adopted.contains(RECREATE) && adopted.contains("Set spec.target.type"), "{adopted}");
         assert!(adopted.ends_with("kubectl delete secret payments-db -n shop"), "{adopted}");
+    }
+
+    fn against(rival: Rival, edit: impl FnOnce(&mut Existing)) -> Result<(), Problem> {
+        let mut secret = ours();
+        edit(&mut secret);
+        let rights = Rights { created: Timestamp::from_second(5).ok(), held: None, rivals: vec![rival] };
+        check(&request(), &Observed::Present(Box::new(secret)), &rights)
+    }
+
+    /// Of the rival `other`, which owns it.
+    fn theirs(secret: &mut Existing) {
+        secret.binding_id = Some(binding_id("other"));
+        (secret.owners[0].name, secret.owners[0].uid) = ("other".into(), "uid-2".into());
+    }
+
+    #[test]
+    fn a_binding_that_observes_stops_nobody_and_loses_nothing() {
+        let rival = |second, aims_here, observes| Rival {
+            name: "other".into(),
+            created: Timestamp::from_second(second).ok(),
+            aims_here,
+            observes,
+        };
+        let refused = against(rival(1, true, false), |_| ()).unwrap_err();
+        assert!(refused.message.contains("which is older"), "{}", refused.message);
+        assert_eq!(against(rival(1, true, true), |_| ()), Ok(()), "the look ahead of an older one");
+        let kept = against(rival(1, true, true), theirs).unwrap_err();
+        assert!(kept.reason == Reason::Collision && kept.message.contains("EnnoteSecretBinding/other"), "{kept:?}");
+        for observes in [true, false] {
+            assert_eq!(against(rival(9, true, observes), theirs), Ok(()), "a younger one, whatever it does now");
+        }
+        assert_eq!(against(rival(9, false, false), theirs).unwrap_err().reason, Reason::Collision);
+    }
+
+    #[test]
+    fn a_step_that_cannot_work_is_not_shown() {
+        let elsewhere = || Rival { name: "other".into(), created: None, aims_here: false, observes: false };
+        let owned = against(elsewhere(), theirs).unwrap_err().message;
+        assert!(!owned.contains("ennote.io/adopt") && owned.contains("has written another Secret"), "{owned}");
+        let left = |secret: &mut Existing| {
+            theirs(secret);
+            secret.owners.clear();
+        };
+        assert!(against(elsewhere(), left).unwrap_err().message.contains("ennote.io/adopt=payments-db"));
+        assert_eq!(
+            against(elsewhere(), |secret| {
+                left(secret);
+                secret.adopt = Some("payments-db".into());
+            }),
+            Ok(())
+        );
+        let controlled = verdict(|secret| {
+            (secret.managed_by, secret.owners[0].kind, secret.owners[0].uid) = (None, "Certificate".into(), "c".into());
+        });
+        assert!(!controlled.unwrap_err().message.contains("ennote.io/adopt"));
+    }
+
+    #[test]
+    fn a_label_that_somebody_wrote_over_is_put_back() {
+        let over = |secret: &mut Existing| secret.binding_id = Some("anything".into());
+        assert_eq!(verdict(over), Ok(()), "nobody collects what this binding owns");
+        let named = |secret: &mut Existing| secret.binding_id = Some(binding_id("other"));
+        let rival = Rival { name: "other".into(), created: None, aims_here: false, observes: false };
+        assert_eq!(against(rival, named), Ok(()));
     }
 
     #[test]
