@@ -115,3 +115,22 @@ pub(super) async fn clean_up(
         format!("Secret {name}, which the target was called before, keeps changing under the agent; it tries again"),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ownership::tests::request;
+
+    #[test]
+    fn a_conflict_is_no_fault_that_is_told() {
+        let refused = |code| ClusterError::Refused { code, reason: String::new(), causes: vec![] };
+        for code in [404, 409] {
+            assert!(matches!(not_patched(&refused(code), &request()), Pass::Hold(_)), "{code}");
+        }
+        let Pass::Done { outcome, again, .. } = not_patched(&refused(403), &request()) else { panic!("not told") };
+        assert!(
+            matches!(outcome, crate::domain::outcome::Outcome::Problem(problem) if problem.reason == Reason::Forbidden)
+        );
+        assert!(again.is_some(), "it is tried again");
+    }
+}

@@ -4,8 +4,10 @@ use crate::LATER;
 use anyhow::{Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use ennote_harness::evil::{EvilProxy, Record};
+use ennote_devcloud::wire::{self, cloud_frame};
+use ennote_harness::evil::{EvilProxy, Frame, Record};
 use ennote_harness::world::{Options, World};
+use prost::Message;
 use serde_json::json;
 
 /// A world as [`Options`] say, whose agent dials an [`EvilProxy`] that it trusts. The proxy is honest at first.
@@ -87,6 +89,14 @@ pub async fn until_heard<T>(
             Ok(found)
         })
         .await
+}
+
+/// The version of a delivery to this binding.
+pub fn delivered_to(frame: &Frame, binding: &str) -> Option<u64> {
+    let Frame::Cloud(cloud_frame::Frame::Have(have)) = frame else { return None };
+    let Some(wire::have::Answer::Sealed(sealed)) = &have.answer else { return None };
+    let header = wire::Header::decode(sealed.header.as_slice()).ok()?;
+    (header.binding == binding).then_some(header.version)
 }
 
 #[cfg(test)]

@@ -173,3 +173,55 @@ async fn a_renamed_target_takes_its_old_secret_with_it() -> Result<()> {
     ensure!(requests.secret_writes() == 0, "idle, it writes");
     world.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_label_that_already_stands_there_is_not_written_again_and_again() -> Result<()> {
+    let world = World::start("label-stands", Options::default()).await?;
+    world.cloud.put("db", &[("A", "1")]).await?;
+    world.apply(&with_target("name: db")).await?;
+    until_version(&world, "db", 1).await?;
+    world.kubectl(&["label", "secret", "db", "team=shop"]).await?;
+    world.kubectl(&["annotate", "secret", "db", "note=a text"]).await?;
+
+    let from = mark(&world).await?;
+    world.apply(&with_target("labels: {team: shop}, annotations: {note: a text}")).await?;
+    until_condition(&world, "db", "Ready", "True/Synced").await?;
+    // Somebody looks at it, and another binding is served meanwhile.
+    world.kubectl(&["label", "secret", "db", "theirs=kept"]).await?;
+    world.apply(&binding("later", "db")).await?;
+    until_version(&world, "later", 1).await?;
+    let (requests, _) = Requests::since(&world, from).await?;
+    // One for the Secret of the other, at most one for the new spec, which may change what cannot be seen.
+    ensure!(requests.secret_writes() <= 2, "{} writes", requests.secret_writes());
+
+    world.kubectl(&["patch", "esb", "db", "--type=merge", "-p", r#"{"spec": {"mode": "Observe"}}"#]).await?;
+    until_message(&world, "db", "Ready", "nothing would change in Secret db").await?;
+    world.kubectl(&["label", "--overwrite", "secret", "db", "team=other"]).await?;
+    until_message(&world, "db", "Ready", "Secret db would change: labels team").await?;
+    world.kubectl(&["patch", "esb", "db", "--type=merge", "-p", r#"{"spec": {"mode": "Sync"}}"#]).await?;
+    until_condition(&world, "db", "Ready", "True/Synced").await?;
+    ensure!(secret(&world, "db").await?["metadata"]["labels"]["team"] == "shop");
+    world.stop().await
+}
+
+/// A person's Secret is not deleted to become what the spec asks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_was_handed_over_with_another_type_is_kept_and_says_what_mends_it() -> Result<()> {
+    let world = World::start("adopt-type", Options::default()).await?;
+    world.cloud.put("db", &[("username", "app"), ("password", "1")]).await?;
+    let create = ["create", "secret", "generic", "db", "--type=kubernetes.io/basic-auth"];
+    world.kubectl(&[&create[..], &["--from-literal=username=theirs"]].concat()).await?;
+    world.kubectl(&["annotate", "secret", "db", "ennote.io/adopt=db"]).await?;
+    let before = secret(&world, "db").await?;
+    world.apply(&with_target("name: db")).await?;
+    let told = until_condition(&world, "db", "Ready", "False/RecreateNeeded").await?;
+    let said = message(&told, "Stalled");
+    ensure!(said.contains("Set spec.target.type") && !said.contains("ennote.io/recreate"), "it says {said:?}");
+    ensure!(secret(&world, "db").await? == before, "it was touched");
+    world.apply(&with_target("type: kubernetes.io/basic-auth")).await?;
+    until_version(&world, "db", 1).await?;
+    let after = secret(&world, "db").await?;
+    ensure!(after["metadata"]["uid"] == before["metadata"]["uid"], "it was made anew");
+    ensure!(world.secret_data("db").await?["username"] == "app");
+    world.stop().await
+}

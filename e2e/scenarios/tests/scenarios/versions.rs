@@ -1,14 +1,11 @@
 //! Versions never go back and organizations never change by themselves; a person's yes works once. Pins hold.
 
 use anyhow::{Context, Result, ensure};
-use ennote_devcloud::wire::{self, cloud_frame};
 use ennote_harness::devcloud::{self, DevCloud};
-use ennote_harness::evil::Frame;
 use ennote_harness::world::{Options, World};
-use ennote_scenarios::hostile::behind_proxy;
+use ennote_scenarios::hostile::{behind_proxy, delivered_to};
 use ennote_scenarios::identity::{bind, until_epoch};
 use ennote_scenarios::{binding_with, message, raw, secret_path, until_condition, until_message, until_version};
-use prost::Message;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -29,14 +26,6 @@ async fn obey(world: &World, binding: &Value) -> Result<String> {
     let args: Vec<&str> = std::iter::once("annotate").chain(line.split_whitespace()).collect();
     world.plane.kubectl(&args).await?.ok()?;
     Ok(line.to_owned())
-}
-
-/// The version of a delivery to this binding.
-fn delivered_to(frame: &Frame, binding: &str) -> Option<u64> {
-    let Frame::Cloud(cloud_frame::Frame::Have(have)) = frame else { return None };
-    let Some(wire::have::Answer::Sealed(sealed)) = &have.answer else { return None };
-    let header = wire::Header::decode(sealed.header.as_slice()).ok()?;
-    (header.binding == binding).then_some(header.version)
 }
 
 /// A data folder, file by file.
