@@ -77,7 +77,7 @@ impl Template {
 pub struct Renderer<'a> {
     payload: &'a str,
     key: &'a StampKey,
-    root: Option<Result<Value, ()>>,
+    root: Option<Result<Value, &'static str>>,
     steps: u64,
     filtered: usize,
 }
@@ -99,10 +99,10 @@ impl<'a> Renderer<'a> {
             return failed("it joins more texts with ~ than the payload's size allows; write them after each other");
         }
         let payload = self.payload;
-        let Ok(root) = self.root.get_or_insert_with(|| value::read(payload)) else {
-            return failed("the payload cannot be read");
+        let root = match self.root.get_or_insert_with(|| value::read(payload)) {
+            Ok(root) => root.clone(),
+            Err(why) => return failed(why),
         };
-        let root = root.clone();
         // The engine does not count what a comparison walks: such a step costs as much as the payload is long.
         let price = if facts.comparisons > FEW_COMPARISONS { 1 + self.payload.len() as u64 / 512 } else { 1 };
         let steps = STEPS.min(self.steps) / price;
@@ -379,11 +379,21 @@ mod tests {
 
     #[test]
     fn an_object_of_very_many_names_costs_no_more_than_its_text() {
-        let names: Vec<String> = (0..60_000).map(|n| format!(r#""k{}":{n}"#, n * 7919 % 60_000)).collect();
+        let names: Vec<String> = (0..40_000).map(|n| format!(r#""k{}":{n}"#, n * 7919 % 40_000)).collect();
         let payload = format!("{{{}}}", names.join(","));
         assert!(payload.len() < MAX_OUTPUT);
         assert!(made("{{ o }}", &format!(r#"{{"o":{payload}}}"#)) == Ok(payload.clone()));
-        assert_eq!(made("{% if k7 in [59999] %}{{ k7919 }}{% endif %}{{ k0 }}", &payload).as_deref(), Ok("0"));
+        assert_eq!(made("{% if k7 in [39999] %}{{ k7919 }}{% endif %}{{ k0 }}", &payload).as_deref(), Ok("0"));
+    }
+
+    #[test]
+    fn a_payload_of_very_many_values_is_given_to_no_template() {
+        // Each `{"":` was 280 bytes of memory: 60 MB for a payload of 1 MiB.
+        let chain = format!("{}1{}", "{\"\":".repeat(60), "}".repeat(60));
+        let chains = |count: usize| format!(r#"{{"k":"v","x":[{}]}}"#, vec![chain.as_str(); count].join(","));
+        assert!(chains(2800).len() < MAX_OUTPUT);
+        assert!(made("{{ k }}", &chains(2800)).unwrap_err().contains("more than 50,000 values"));
+        assert_eq!(made("{{ k }}", &chains(800)).as_deref(), Ok("v"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A payload as the engine sees it, and a value of the engine as text.
 
-use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, Value, ValueKind};
+use minijinja::value::{DynObject, Enumerator, Object, ObjectExt, ObjectRepr, Value, ValueKind};
 use serde::Deserialize;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -8,18 +8,21 @@ use std::cmp::Ordering;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
+/// Values of a payload that templates are given: each takes up to 200 bytes, however short it is written.
+const MAX_VALUES: usize = 50_000;
+
 /// The fields of an object, in their order, and where each name stands in the order of names.
 #[derive(Debug)]
 struct Fields {
-    members: Vec<(Value, Value)>,
-    by_name: Vec<u32>,
+    members: Box<[(Value, Value)]>,
+    by_name: Box<[u32]>,
 }
 
 impl Fields {
     fn new(members: Vec<(Value, Value)>) -> Self {
-        let mut by_name: Vec<u32> = (0..).take(members.len()).collect();
+        let mut by_name: Box<[u32]> = (0..).take(members.len()).collect();
         by_name.sort_unstable_by_key(|at| name(&members, *at));
-        Self { members, by_name }
+        Self { members: members.into_boxed_slice(), by_name }
     }
 }
 
@@ -39,7 +42,8 @@ impl Object for Fields {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.members.iter().map(|(name, _)| name.clone()).collect())
+        // Not a list: loops within loops would each hold one.
+        self.mapped_enumerator(|fields| Box::new(fields.members.iter().map(|(name, _)| name.clone())))
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
@@ -69,9 +73,27 @@ impl Object for Exact {
     }
 }
 
-/// A JSON text.
-pub(super) fn read(json: &str) -> Result<Value, ()> {
-    serde_json::from_str::<Read>(json).map(|read| read.0).map_err(|_| ())
+/// A JSON text. Of one that holds very many values nothing is built.
+pub(super) fn read(json: &str) -> Result<Value, &'static str> {
+    if values(json) > MAX_VALUES {
+        return Err("the payload holds more than 50,000 values, which are not given to templates; use a pointer");
+    }
+    serde_json::from_str::<Read>(json).map(|read| read.0).map_err(|_| "the payload cannot be read")
+}
+
+/// How many values a JSON text holds, or a few more: each begins the text, or follows a bracket or a comma.
+fn values(json: &str) -> usize {
+    let (mut values, mut quoted, mut escaped) = (1, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' | b',' if !quoted => values += 1,
+            _ => {}
+        }
+    }
+    values
 }
 
 struct Read(Value);
@@ -82,7 +104,11 @@ impl<'de> Deserialize<'de> for Read {
         let error = |_| serde::de::Error::custom("not readable");
         Ok(Self(match raw.as_bytes().first() {
             Some(b'{') => Value::from_object(Fields::new(serde_json::from_str::<Members>(raw).map_err(error)?.0)),
-            Some(b'[') => Value::from(serde_json::from_str::<Items>(raw).map_err(error)?.0),
+            Some(b'[') => {
+                let mut items = serde_json::from_str::<Items>(raw).map_err(error)?.0;
+                items.shrink_to_fit();
+                Value::from(items)
+            }
             Some(b'"') => Value::from(serde_json::from_str::<String>(raw).map_err(error)?),
             Some(b't') => Value::from(true),
             Some(b'f') => Value::from(false),
@@ -202,4 +228,20 @@ fn string(text: &str, out: &mut impl Write) -> fmt::Result {
         }
     }
     out.write_char('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_before_any_is_built() {
+        for (json, most) in [("{}", 2), (r#"{"a":1,"b":[2,3],"c":"[,{\\","d":4}"#, 7), (r#"["\"[,",{"":{"":{}}}]"#, 6)]
+        {
+            assert_eq!(values(json), most, "{json}");
+        }
+        let all = |count: usize| format!("[{}0]", "0,".repeat(count - 2));
+        assert!(read(&all(MAX_VALUES)).is_ok());
+        assert!(read(&all(MAX_VALUES + 1)).unwrap_err().contains("50,000"));
+    }
 }
