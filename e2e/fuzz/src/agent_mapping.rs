@@ -155,7 +155,10 @@ fn expression(bytes: &mut impl Iterator<Item = u8>, out: &mut String, depth: usi
         }
         _ => {
             expression(bytes, out, depth + 1);
-            out.push_str(choose(bytes, &[" is defined", " is not none", "[0]", "[::-1]", ".k", " is string"]));
+            out.push_str(choose(
+                bytes,
+                &[" is defined", " is not none", "[0]", "[-1]", "[x]", "[::-1]", ".k", " is string"],
+            ));
         }
     }
 }

@@ -99,6 +99,8 @@ impl Budget {
     fn written(&self, write: impl FnOnce(&mut Bounded) -> fmt::Result) -> Result<String, Error> {
         let mut out = Bounded(String::new());
         if write(&mut out).is_err() {
+            // Also what is thrown away was written.
+            self.spent.fetch_add(out.0.len(), Ordering::Relaxed);
             return self.fail("a filter gives more than 1 MiB, or is given what it cannot write");
         }
         self.spend(out.0.len())?;
@@ -338,11 +340,13 @@ fn indented(budget: &Budget, value: &Value, arguments: &[Value], before: &str) -
 }
 
 fn names(budget: &Budget, value: &Value) -> Result<Vec<Value>, Error> {
-    if value.kind() == ValueKind::Map {
-        budget.items(value)
-    } else {
-        budget.fail("a filter is given what is no object")
+    if value.kind() != ValueKind::Map {
+        return budget.fail("a filter is given what is no object");
     }
+    let names = budget.items(value)?;
+    // They are compared to be sorted, and to find what stands under them.
+    budget.spend(names.iter().filter_map(Value::as_str).map(str::len).sum())?;
+    Ok(names)
 }
 
 fn pairs(value: &Value, names: Vec<Value>) -> Outcome {

@@ -9,10 +9,13 @@ use minijinja::Value;
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, ForLoop, Stmt};
 use minijinja::machinery::{Token, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// `htpasswd` costs a twentieth of a second each time.
 const MAX_HTPASSWD: usize = 4;
+/// The engine walks a text up to the character that is asked for; so few are next to nothing.
+const NEAR: usize = 1000;
 /// Words and signs between {{ and }}.
 const MAX_WORDS: usize = 128;
 /// Brackets within each other.
@@ -29,7 +32,8 @@ const WALKED: [&str; 6] = ["items", "dictsort", "keys", "lines", "split", "defau
 pub(super) struct Facts {
     /// How often texts are joined by `~`.
     pub(super) joins: usize,
-    /// How often a text may be compared with, or looked for in, another: in a loop without end.
+    /// How often a text or an object may be walked uncounted, to compare it, to look for another in it, or for its nth part: in
+    /// a loop without end.
     pub(super) comparisons: usize,
     /// Whether it has a loop.
     pub(super) loops: bool,
@@ -40,13 +44,17 @@ pub(super) struct Facts {
 }
 
 /// A place in the payload, as a template names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Path(Vec<String>);
 
 impl Path {
     /// Whether a payload has it.
     pub(super) fn is_in(&self, root: &Value) -> bool {
         let found = self.0.iter().try_fold(root.clone(), |here, name| {
+            if let Some(text) = here.as_str() {
+                // Not walked to say so: all that is missing is looked for.
+                return name.parse::<usize>().is_ok_and(|n| n < text.len()).then(|| Value::from(""));
+            }
             let next = here.get_item(&Value::from(name.as_str())).ok()?;
             let next = if next.is_undefined() {
                 name.parse::<usize>().ok().and_then(|n| here.get_item(&Value::from(n)).ok())?
@@ -85,9 +93,8 @@ pub(super) fn read(text: &str) -> Result<Facts, String> {
         let line = error.line().map_or(1, |line| line);
         format!("line {line}: it is not understood")
     })?;
-    let mut walk = Walk { facts: Facts::default(), names: vec!["loop".to_owned()], depth: 0 };
+    let mut walk = Walk { facts: Facts::default(), names: vec!["loop".to_owned()], seen: BTreeSet::new(), depth: 0 };
     walk.statement(&parsed)?;
-    walk.facts.paths.dedup();
     Ok(walk.facts)
 }
 
@@ -131,6 +138,8 @@ struct Walk {
     facts: Facts,
     /// Names that loops give.
     names: Vec<String>,
+    /// Places that were met.
+    seen: BTreeSet<Path>,
     depth: usize,
 }
 
@@ -189,19 +198,16 @@ impl Walk {
 
     fn expression(&mut self, expression: &Expr<'_>) -> Result<(), String> {
         let line = expression.span().start_line;
-        if let Some(path) = path(expression) {
-            if !self.names.contains(&path.0[0]) && !self.facts.paths.contains(&path) {
+        if let Some(path) = self.place(expression) {
+            if !self.names.contains(&path.0[0]) && self.seen.insert(path.clone()) {
                 self.facts.paths.push(path);
             }
             return Ok(());
         }
         match expression {
             Expr::Var(_) | Expr::Const(_) => Ok(()),
-            Expr::Slice(slice) => {
-                self.expression(&slice.expr)?;
-                let bounds = [&slice.start, &slice.stop, &slice.step];
-                bounds.into_iter().flatten().try_for_each(|bound| self.expression(bound))
-            }
+            // The engine counts what one gives, not what it walks and copies for it.
+            Expr::Slice(_) => refused(line, "a slice (take parts with split, lines, first and last)"),
             Expr::UnaryOp(op) => self.expression(&op.expr),
             Expr::BinOp(op) => {
                 match op.op {
@@ -215,7 +221,8 @@ impl Walk {
                     BinOpKind::Eq | BinOpKind::Ne | BinOpKind::Lt | BinOpKind::Lte | BinOpKind::Gt | BinOpKind::Gte => {
                         self.compares();
                     }
-                    BinOpKind::In if !is_constant(&op.right) => self.compares(),
+                    // Looked for in a text, an object is written as one first.
+                    BinOpKind::In if !matches!(&op.right, Expr::List(_)) || !is_constant(&op.right) => self.compares(),
                     _ => {}
                 }
                 self.expression(&op.left)?;
@@ -241,10 +248,13 @@ impl Walk {
                     ));
                 }
                 // Asked whether it is there, it need not be.
-                if path(&test.expr).is_none() { self.expression(&test.expr) } else { Ok(()) }
+                if self.place(&test.expr).is_none() { self.expression(&test.expr) } else { Ok(()) }
             }
             Expr::GetAttr(get) => self.expression(&get.expr),
             Expr::GetItem(get) => {
+                if is_far(&get.subscript_expr) {
+                    self.compares();
+                }
                 self.expression(&get.expr)?;
                 self.expression(&get.subscript_expr)
             }
@@ -252,6 +262,24 @@ impl Walk {
             Expr::List(list) => list.items.iter().try_for_each(|item| self.expression(item)),
             Expr::Tuple(_) => refused(line, "a tuple"),
             Expr::Map(_) => refused(line, "a map"),
+        }
+    }
+
+    /// A place that the expression names, and what it takes to get there.
+    fn place(&mut self, expression: &Expr<'_>) -> Option<Path> {
+        let found = path(expression)?;
+        let mut here = expression;
+        loop {
+            match here {
+                Expr::GetAttr(get) => here = &get.expr,
+                Expr::GetItem(get) => {
+                    if is_far(&get.subscript_expr) {
+                        self.compares();
+                    }
+                    here = &get.expr;
+                }
+                _ => return Some(found),
+            }
         }
     }
 
@@ -275,7 +303,7 @@ impl Walk {
             }
         }
         if let Some(of) = &filter.expr
-            && !(matches!(filter.name, "default" | "d") && path(of).is_some())
+            && !(matches!(filter.name, "default" | "d") && self.place(of).is_some())
         {
             self.expression(of)?;
         }
@@ -293,6 +321,14 @@ fn is_constant(expression: &Expr<'_>) -> bool {
         Expr::Const(_) => true,
         Expr::List(list) => list.items.iter().all(is_constant),
         _ => false,
+    }
+}
+
+/// Whether it may take long to find: names of the payload may be long, and so may the text whose nth character is asked for.
+fn is_far(subscript: &Expr<'_>) -> bool {
+    match subscript {
+        Expr::Const(key) => key.value.as_str().is_none() && key.value.as_usize().is_none_or(|n| n > NEAR),
+        _ => true,
     }
 }
 

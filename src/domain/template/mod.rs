@@ -131,8 +131,8 @@ impl<'a> Renderer<'a> {
             Ok(done) => done.state().fuel_levels().map_or(steps, |(taken, _)| taken),
             // The engine does not say how many. Without a loop each word is one at most, and what is copied is bounded.
             Err(_) if !facts.loops => {
-                let copied = out.0.len() + budget.spent() + facts.joins * (self.payload.len() + template.source.len());
-                (template.source.len() + copied / 64) as u64
+                let copied = budget.spent() + facts.joins * (self.payload.len() + template.source.len());
+                (template.source.len() + copied / 64 + out.0.len() / 4) as u64
             }
             Err(_) => steps,
         };
@@ -308,6 +308,8 @@ mod tests {
             ("{% for x in [[1, 2]] %}{% for y in [x, x] %}{{ y }}{% endfor %}{% endfor %}", "for"),
             ("{% for x in keysValues recursive %}{% endfor %}", "recursive"),
             ("{% filter upper %}a{% endfilter %}", "filter"),
+            ("{{ keysValues.user[1:] }}", "slice"),
+            ("{{ keysValues.list[::-999999] }}", "slice"),
         ] {
             let told = Template::parse(bad).unwrap_err();
             assert!(told.contains(why), "{bad}: {told}");
@@ -358,6 +360,61 @@ mod tests {
         );
         assert!(told("{{ nope }}{{ nor }}", 1).unwrap_err().contains("nor"), "what is missing is told all the same");
         assert!(told("{{ k }}", 1).unwrap_err().contains("together"));
+    }
+
+    /// How many steps of all that a binding has this template leaves, in percent, and what it gives.
+    fn left_after(template: &str, payload: &str) -> (u64, Result<String, String>) {
+        let key = StampKey::new(&[7; 32]);
+        let mut renderer = Renderer::new(payload, &key);
+        let value = renderer.render(&Template::parse(template).unwrap());
+        let text = value.map(|value| String::from_utf8(value.expose().to_vec()).unwrap());
+        (renderer.steps * 100 / STEPS_TOGETHER, text.map_err(|error| format!("{error:?}")))
+    }
+
+    #[test]
+    fn what_the_engine_walks_uncounted_costs_steps() {
+        let payload = format!(
+            r#"{{"big":"{}","list":[{}1],"o":{{"{}":1}},"long":["{2}"],"word":"abc"}}"#,
+            "x".repeat(500_000),
+            "1,".repeat(3000),
+            "n".repeat(10_000),
+        );
+        // Each of these walked a long text or object 3000 times, for 3 steps each.
+        for inner in [
+            "big[400000]",
+            "big[-1]",
+            "'' if big[400000] is defined else ''",
+            "big[400000] | default('')",
+            "o[long[0]] is defined",
+            "'' if o in 'abc' else ''",
+        ] {
+            let template = format!("{{% for x in list %}}{{{{ {inner} }}}}{{% endfor %}}");
+            let (left, made) = left_after(&template, &payload);
+            assert!(made.as_ref().is_err_and(|why| why.contains("steps")) && left <= 95, "{inner}: {left}% {made:?}");
+        }
+        // What is next to nothing still is.
+        for (inner, want) in [("word[0]", "a"), ("word[2]", "c"), ("o['n'] is defined", "false"), ("x in [2]", "false")]
+        {
+            let template = format!("{{% for x in list %}}{{{{ {inner} }}}}{{% endfor %}}");
+            let (left, made) = left_after(&template, &payload);
+            assert!(made.as_deref() == Ok(&*want.repeat(3001)) && left >= 99, "{inner}: {left}% {made:?}");
+        }
+        assert!(
+            left_after("{{ big[900000] }}{{ word[2] }}{{ nope }}", &payload).1.unwrap_err().contains("big.900000")
+        );
+        // What fails after it has written costs what it has written.
+        assert!(left_after("{{ big }}{{ nope }}", &payload).0 <= 98);
+    }
+
+    #[test]
+    fn the_length_of_names_is_what_filters_over_them_take() {
+        let names: Vec<String> = (0..50).map(|n| format!(r#""{}{n}":1"#, "n".repeat(10_000))).collect();
+        let payload = format!(r#"{{"o":{{{}}},"list":[{}1]}}"#, names.join(","), "1,".repeat(50));
+        for filter in ["items", "dictsort", "keys"] {
+            let template = format!("{{% for x in list %}}{{{{ o | {filter} | length }}}}{{% endfor %}}");
+            let made = made(&template, &payload);
+            assert!(made.as_ref().is_err_and(|why| why.contains("8 MiB together")), "{filter}: {made:?}");
+        }
     }
 
     #[test]
