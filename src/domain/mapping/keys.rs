@@ -3,27 +3,34 @@
 use crate::crd::{Keys, Pattern, Rename};
 use crate::domain::mapping::MappingError;
 use crate::domain::name::DataKey;
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{RegexSet, RegexSetBuilder};
 use std::collections::BTreeMap;
 
-/// Bytes that one compiled expression may take: the schema bounds their number and length.
-const MAX_COMPILED: usize = 64 * 1024;
+/// Bytes that the expressions of a field may take together when they are compiled. To look for them in a text takes as long as this
+/// times its length: with [`MAX_LOOKED_AT`], half a second at most.
+const MAX_COMPILED: usize = 32 * 1024;
+/// Bytes that the engine may keep of what it has found out of the expressions of a field.
+const MAX_KEPT: usize = 256 * 1024;
+/// Bytes of names, together, in which expressions are looked for.
+const MAX_LOOKED_AT: usize = 32 * 1024;
+/// Bytes of a name; a key of a Secret has at most 253, of which none comes about by rewriting more than this.
+const MAX_NAME: usize = 1024;
 
-/// A regular expression; equal where its text is.
-#[derive(Clone, Debug)]
-struct Expression(Regex);
+/// Regular expressions, of which any is looked for; equal where their texts are.
+#[derive(Clone, Debug, Default)]
+struct Expressions(RegexSet);
 
-impl PartialEq for Expression {
+impl PartialEq for Expressions {
     fn eq(&self, other: &Self) -> bool {
-        self.0.as_str() == other.0.as_str()
+        self.0.patterns() == other.0.patterns()
     }
 }
 
 /// `spec.keys`, parsed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KeyRules {
-    include: Vec<Expression>,
-    exclude: Vec<Expression>,
+    include: Expressions,
+    exclude: Expressions,
     rename: Option<Rename>,
     prefix: String,
 }
@@ -46,7 +53,18 @@ impl KeyRules {
     ///
     /// # Errors
     /// All illegal keys, or all keys that meet, or that none is left.
-    pub(super) fn names<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<Vec<Option<DataKey>>, MappingError> {
+    pub(super) fn names<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<Vec<Option<DataKey>>, MappingError> {
+        let long: Vec<String> = names.clone().filter(|name| name.len() > MAX_NAME).map(shortened).collect();
+        if !long.is_empty() {
+            return Err(MappingError::IllegalKeys(long));
+        }
+        let looked_at: usize = names.clone().map(str::len).sum();
+        if looked_at > MAX_LOOKED_AT && !(self.include.0.is_empty() && self.exclude.0.is_empty()) {
+            return Err(MappingError::TooManyNames);
+        }
         let (mut illegal, mut met) = (Vec::new(), Vec::new());
         let mut taken: BTreeMap<DataKey, &str> = BTreeMap::new();
         let mut seen = false;
@@ -86,8 +104,8 @@ impl KeyRules {
     }
 
     fn takes(&self, name: &str) -> bool {
-        let found = |of: &[Expression]| of.iter().any(|expression| expression.0.is_match(name));
-        (self.include.is_empty() || found(&self.include)) && !found(&self.exclude)
+        (self.include.0.is_empty() || self.include.0.is_match(name.as_bytes()))
+            && !self.exclude.0.is_match(name.as_bytes())
     }
 
     fn rename(&self, name: &str) -> String {
@@ -99,14 +117,27 @@ impl KeyRules {
     }
 }
 
-fn compile(field: &str, patterns: Option<&[Pattern]>) -> Result<Vec<Expression>, String> {
-    let each = |Pattern(text): &Pattern| {
-        let built = RegexBuilder::new(text).size_limit(MAX_COMPILED).build();
-        built.map(Expression).map_err(|_| {
-            format!("spec.keys.{field} holds {text:?}, which is no regular expression that the agent takes (RE2 syntax, at most 64 KiB compiled)")
-        })
+fn compile(field: &str, patterns: Option<&[Pattern]>) -> Result<Expressions, String> {
+    // As in RE2, \w, \d, \s and \b know ASCII only: with the letters of all alphabets, \w alone would be larger than this.
+    let build = |texts: &[&str]| {
+        RegexSetBuilder::new(texts).unicode(false).size_limit(MAX_COMPILED).dfa_size_limit(MAX_KEPT).build()
     };
-    patterns.unwrap_or_default().iter().map(each).collect()
+    let texts: Vec<&str> = patterns.unwrap_or_default().iter().map(|Pattern(text)| text.as_str()).collect();
+    build(&texts).map(Expressions).map_err(|_| match texts.iter().find(|text| build(&[text]).is_err()) {
+        Some(text) => format!(
+            "spec.keys.{field} holds {text:?}, which is no regular expression that the agent takes (RE2 syntax, classes of ASCII only, \
+             at most 32 KiB compiled)"
+        ),
+        None => format!(
+            "the expressions of spec.keys.{field} take more than 32 KiB together when they are compiled; write fewer, or repeat less"
+        ),
+    })
+}
+
+/// A name that is too long to be said whole.
+fn shortened(name: &str) -> String {
+    let start: String = name.chars().take(40).collect();
+    format!("one of {} bytes that begins with {start:?}", name.len())
 }
 
 fn renamed(name: &str, rename: Rename) -> String {
@@ -218,6 +249,36 @@ mod tests {
         let keys = |text: &str| Keys { include: Some(vec![Pattern(text.to_owned())]), ..Keys::default() };
         for bad in ["(", "a{1000}{1000}", "(?P<x>\\p{L}{500}){500}"] {
             assert!(KeyRules::parse(&keys(bad)).unwrap_err().contains("spec.keys.include"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn expressions_of_a_field_are_bounded_together_and_so_is_what_they_are_looked_for_in() {
+        let keys =
+            |texts: Vec<String>| Keys { exclude: Some(texts.into_iter().map(Pattern).collect()), ..Keys::default() };
+        let nasty = |count: usize| keys((0..count).map(|n| format!("(?:a?b?){{70}}{n}")).collect());
+        let told = KeyRules::parse(&nasty(32)).unwrap_err();
+        assert!(told.contains("the expressions of spec.keys.exclude take more than 32 KiB together"), "{told}");
+        assert!(KeyRules::parse(&nasty(2)).is_ok());
+        assert!(KeyRules::parse(&keys((0..32).map(|n| format!("^[A-Z0-9_]+_{n}$")).collect())).is_ok());
+        assert!(KeyRules::parse(&keys((0..32).map(|n| format!(r"(?i)^\w+_\d{{3}}{n}$")).collect())).is_ok());
+        // Classes are of ASCII, all else is found as it is written.
+        let told = named(&rules(&[r"^\w+ url$", "ü$"], &["й"], None, ""), &["üb url", "a-й"]).unwrap_err();
+        assert_eq!(told, MappingError::Nothing.to_string());
+
+        let long = "n".repeat(1025);
+        let told = named(&KeyRules::default(), &[&long]).unwrap_err();
+        assert!(told.contains("one of 1025 bytes that begins with") && told.len() < 300, "{told}");
+        assert_eq!(
+            named(&rules(&[], &[], Some(Rename::Camel), ""), &[&format!("a{}", "-".repeat(1023))]),
+            Ok(vec!["a".into()])
+        );
+        let names: Vec<String> = (0..330).map(|n| format!("{n:0>100}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(named(&KeyRules::default(), &names).map(|keys| keys.len()), Ok(330));
+        for rules in [rules(&["1"], &[], None, ""), rules(&[], &["1"], None, "")] {
+            assert!(named(&rules, &names).unwrap_err().contains("32768 bytes together"));
+            assert!(named(&rules, &names[..327]).is_ok());
         }
     }
 

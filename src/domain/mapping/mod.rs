@@ -26,6 +26,10 @@ use serde_json::value::RawValue;
 /// (<https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size>).
 const MAX_DATA: usize = 1024 * 1024;
 
+/// Bytes of payload that all pointers together may read: several times what a Secret holds, since white space is left out. What
+/// fits nowhere was read all the same, and by each of 512 entries again.
+const MAX_READ: usize = 4 * MAX_DATA;
+
 /// How payload becomes data.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mapping {
@@ -80,6 +84,23 @@ pub enum MappingError {
         "the keys hold more than {MAX_DATA} bytes together, which is what a Secret holds; pick fewer with spec.data"
     )]
     TooLarge,
+    /// Pointers to large parts of the payload, again and again.
+    #[error(
+        "the pointers of spec.data read more than {MAX_READ} bytes together; take fewer of the large objects and lists"
+    )]
+    ReadsTooMuch,
+    /// Names that are more than expressions are looked for in.
+    #[error(
+        "spec.keys.include and exclude are looked for in names of at most 32768 bytes together, and this secret's are more; list the keys \
+         with spec.data"
+    )]
+    TooManyNames,
+    /// More keys than can be recorded.
+    #[error(
+        "a Secret cannot be written with {0} keys: the annotation that records what they hold would make all annotations larger than \
+         Kubernetes takes; pick fewer with spec.data or spec.keys"
+    )]
+    TooManyKeys(usize),
     /// Keys that Kubernetes would refuse.
     #[error("a Secret cannot hold these keys: {}; map them with spec.data, or spec.keys.rename", .0.join(", "))]
     IllegalKeys(Vec<String>),
@@ -141,10 +162,17 @@ fn picked(root: &RawValue, entries: &[Entry], stamp: &StampKey) -> Result<Secret
     let mut data = Rendered::default();
     let mut parsed = Parsed::default();
     let mut renderer = Renderer::new(root.get(), stamp);
+    let mut read = 0;
     for Entry { key, place, missing: absent } in entries {
         let value = match place {
             Place::Pointer(pointer, format) => match resolve(root, pointer, &mut parsed)? {
-                Some(value) => write(value, *format)?.map(Ok).map_err(|why| format!("{key}: {pointer} {why}")),
+                Some(value) => {
+                    read += value.get().len();
+                    if read > MAX_READ {
+                        return Err(MappingError::ReadsTooMuch);
+                    }
+                    write(value, *format)?.map(Ok).map_err(|why| format!("{key}: {pointer} {why}"))
+                }
                 None => Ok(Err(vec![format!("{pointer} (for {key})")])),
             },
             Place::Template(template) => match renderer.render(template) {
@@ -284,6 +312,24 @@ mod tests {
         assert_eq!(pick(&payload, "k", "").map(|d| d[0].1.len()), Ok(MAX_DATA));
         let more = Mapping::Keys(vec![entry("k", ""), entry("one", "/x")]);
         assert_eq!(made(payload.as_bytes(), &more).err(), Some(MappingError::TooLarge));
+    }
+
+    #[test]
+    fn what_fits_nowhere_is_not_read_again_and_again() {
+        let keys: Vec<String> = (0..30_000).map(|n| format!(r#""K{n}":"{n}""#)).collect();
+        let payload =
+            format!(r#"{{"keysValues":{{{},"a-b":"x"}},"blank":{{{}}}}}"#, keys.join(","), " ".repeat(400_000));
+        let many = |count: usize, pointer: &str, format| {
+            let entries = (0..count).map(|n| {
+                let place = Place::Pointer(PointerBuf::parse(pointer).unwrap(), format);
+                Entry { place, ..entry(&format!("k{n}"), pointer) }
+            });
+            made(payload.as_bytes(), &Mapping::Keys(entries.collect())).err()
+        };
+        assert_eq!(many(512, "/keysValues", Format::Dotenv), Some(MappingError::ReadsTooMuch));
+        assert_eq!(many(512, "/blank", Format::Json), Some(MappingError::ReadsTooMuch));
+        assert!(matches!(many(3, "/keysValues", Format::Dotenv), Some(MappingError::Unfit(all)) if all.len() == 3));
+        assert_eq!(many(10, "/blank", Format::Json), None);
     }
 
     #[test]
