@@ -74,19 +74,44 @@ fn json(value: Option<&[u8]>, name: &str, member: Option<&str>, mut faults: Vec<
     faults
 }
 
-/// Whether the first certificate is that of the private key (RFC 5280: the public key stands in it).
+/// Whether the first certificate is that of the private key (RFC 5280: the public key stands in it). Servers take more kinds of both
+/// than can be read here; what cannot be checked is let through, since there would be no way out.
 fn pair(certificate: &[u8], key: &[u8]) -> Result<(), &'static str> {
     let certificate = CertificateDer::from_pem_slice(certificate).map_err(|_| "tls.crt holds no certificate in PEM")?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "tls.key holds no private key in PEM")?;
-    let read =
-        webpki::EndEntityCert::try_from(&certificate).map_err(|_| "the certificate in tls.crt cannot be read")?;
-    let public = public_key(&key).ok_or("tls.key is no RSA, P-256, P-384 or Ed25519 key that the agent can check")?;
-    // A SubjectPublicKeyInfo ends with the bits of the key.
-    if read.subject_public_key_info().as_ref().ends_with(&public) {
+    if !is_sequence(&certificate) {
+        return Err("what stands in the PEM of tls.crt is no certificate");
+    }
+    if !is_sequence(key.secret_der()) {
+        return Err("what stands in the PEM of tls.key is no private key");
+    }
+    let (Ok(read), Some(public)) = (webpki::EndEntityCert::try_from(&certificate), public_key(&key)) else {
+        return Ok(());
+    };
+    // A SubjectPublicKeyInfo ends with the bits of the key. A point may be written without its second half.
+    let info = read.subject_public_key_info();
+    let half = match public.len() {
+        65 | 97 => &public[1..public.len().div_ceil(2)],
+        _ => &public[..],
+    };
+    if info.as_ref().ends_with(&public) || info.as_ref().ends_with(half) {
         Ok(())
     } else {
         Err("the certificate in tls.crt is not that of the key in tls.key")
     }
+}
+
+/// Whether it is one SEQUENCE of DER, which certificates and private keys of all kinds are.
+fn is_sequence(der: &[u8]) -> bool {
+    let (header, length) = match der {
+        [0x30, short @ ..=0x7f, ..] => (2, usize::from(*short)),
+        [0x30, 0x81, a, ..] => (3, usize::from(*a)),
+        [0x30, 0x82, a, b, ..] => (4, usize::from(u16::from_be_bytes([*a, *b]))),
+        // A Secret holds less than four bytes of length can say.
+        [0x30, 0x83, a, b, c, ..] => (5, u32::from_be_bytes([0, *a, *b, *c]) as usize),
+        _ => return false,
+    };
+    der.len() == header + length
 }
 
 fn public_key(key: &PrivateKeyDer<'_>) -> Option<Vec<u8>> {
@@ -155,6 +180,168 @@ mod tests {
             said("kubernetes.io/tls", &[]),
             "a Secret of type kubernetes.io/tls needs the key tls.crt; a Secret of type kubernetes.io/tls needs the key tls.key"
         );
+    }
+
+    /// What OpenSSL writes and servers take, but neither ring nor webpki reads; made for these tests.
+    const UNCHECKED: [(&str, &str, &str); 5] = [
+        (
+            "X.509 version 1",
+            "-----BEGIN CERTIFICATE-----\n\
+             MIIBFTCBvQIUWzfwjJlhlu3TpTtAGC4igguPNkIwCgYIKoZIzj0EAwIwDTELMAkG\n\
+             A1UEAwwCZGIwIBcNMjYxMTI1MTA0OTU0WhgPMjEyNjExMDExMDQ5NTRaMA0xCzAJ\n\
+             BgNVBAMMAmRiMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEyvyIyPgaReKwTj+3\n\
+             Hp+wXXqLzbxdLY6m+y/ab11by0ckRMJg5I6HUe2tppfnLlM9QAGGrJd1Sk22ywhj\n\
+             uDYIOzAKBggqhkjOPQQDAgNHADBEAiAmpVNk22zgDKhO3f5Fj0pd/7nr2fT/Nevg\n\
+             snjauGY9AAIgU+Bo68/ATx2vBuAwdj+y2MINTbEuNUt7PsHVeiaDA24=\n\
+             -----END CERTIFICATE-----",
+            "-----BEGIN PRIVATE KEY-----\n\
+             MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQggjIGkbw14vIMKlYb\n\
+             22Ry92ulYIc4zuOM11XnWYQ4KC2hRANCAATK/IjI+BpF4rBOP7cen7BdeovNvF0t\n\
+             jqb7L9pvXVvLRyREwmDkjodR7a2ml+cuUz1AAYasl3VKTbbLCGO4Ngg7\n\
+             -----END PRIVATE KEY-----",
+        ),
+        (
+            "P-521",
+            "-----BEGIN CERTIFICATE-----\n\
+             MIIB+TCCAVqgAwIBAgIUCTh0FvVdlppZuI+NELJKNI2a1JEwCgYIKoZIzj0EAwIw\n\
+             DTELMAkGA1UEAwwCZGIwIBcNMjYxMTI1MTA0OTU1WhgPMjEyNjExMDExMDQ5NTVa\n\
+             MA0xCzAJBgNVBAMMAmRiMIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQAbE/3jXQy\n\
+             CLwMhZY4+qe+mRG92n34elf14GfIg0R3XvxwMyfPflm/4xwV3Zzud/hzOFuyAymt\n\
+             OnrjAjBJiJVru/gBcc0thM1zyg6luCO4ZJ6l1ucTnhFWXKSiEVlxfSmnqrBs9UQo\n\
+             bTT80zvsdy73YA6bdjP3QZI0O59MxOW9i6tJ49ajUzBRMB0GA1UdDgQWBBSJ5TTL\n\
+             ntWsUA6j7NFJLO1MjIWuDDAfBgNVHSMEGDAWgBSJ5TTLntWsUA6j7NFJLO1MjIWu\n\
+             DDAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA4GMADCBiAJCAJJXMG/43mYK\n\
+             A/8E4VLvjIDX12pGvbosXg6kt+ZW3rT01Xpl7Q7ouCvMoBOe+woeegtEUCznAsOC\n\
+             ePjc6TU/ZuaFAkIBRyv1WTP106YtzKwbYtV4V6PCLJ/K4aWJfh2n53XJTvnJjAlv\n\
+             Gq+GB9ZunsocvAkAmehiyjpHGHuFwfXINNg6p54=\n\
+             -----END CERTIFICATE-----",
+            "-----BEGIN PRIVATE KEY-----\n\
+             MIHuAgEAMBAGByqGSM49AgEGBSuBBAAjBIHWMIHTAgEBBEIB8X9qWa4vwV28Aar2\n\
+             FET5UT2nx/BAOTXfDGMplvezeWf2p99hNMjgsAvRUvQy1pZKVcAf6tOTOmwXTHPa\n\
+             PR6j9M6hgYkDgYYABABsT/eNdDIIvAyFljj6p76ZEb3affh6V/XgZ8iDRHde/HAz\n\
+             J89+Wb/jHBXdnO53+HM4W7IDKa06euMCMEmIlWu7+AFxzS2EzXPKDqW4I7hknqXW\n\
+             5xOeEVZcpKIRWXF9KaeqsGz1RChtNPzTO+x3LvdgDpt2M/dBkjQ7n0zE5b2Lq0nj\n\
+             1g==\n\
+             -----END PRIVATE KEY-----",
+        ),
+        (
+            "Ed448",
+            "-----BEGIN CERTIFICATE-----\n\
+             MIIBezCB/KADAgECAhQ9rmSQ6FQJ+fME54cpd/uMgKuErDAFBgMrZXEwDTELMAkG\n\
+             A1UEAwwCZGIwIBcNMjYxMTI1MTA0OTU1WhgPMjEyNjExMDExMDQ5NTVaMA0xCzAJ\n\
+             BgNVBAMMAmRiMEMwBQYDK2VxAzoASU46Sl5rjfkC0r4cG0GSa9wQKWTI7IxJxa0g\n\
+             iKqr2WcEdXoXlx23N2nnKdeEMF426UMZVzYoPQ2Ao1MwUTAdBgNVHQ4EFgQUNRQs\n\
+             kkMIcRFjW51zbTKusxhMo00wHwYDVR0jBBgwFoAUNRQskkMIcRFjW51zbTKusxhM\n\
+             o00wDwYDVR0TAQH/BAUwAwEB/zAFBgMrZXEDcwBJZzs6Cpy1KvSPWeJWXJ5C3meL\n\
+             jseAO7m/8KH1fS03laYiUpGBqtOpVFnTYGLt+tBEkPeZG3mY3wDSv58PXVf4rsAT\n\
+             9F1MLbIv0lWvpbzY6G+th9aIyGlFAgIwNC9JgsoSR0QHmXLm5AhWKnNXKnK1CAA=\n\
+             -----END CERTIFICATE-----",
+            "-----BEGIN PRIVATE KEY-----\n\
+             MEcCAQAwBQYDK2VxBDsEOV1DYV+2hNFDdCe5KJXtIRC4Xd4Bkc2ZpohYjCgG+cHx\n\
+             CWG7dAAPjbyvG/o1P1RixSSSUvwo77sVYQ==\n\
+             -----END PRIVATE KEY-----",
+        ),
+        (
+            "RSA of 1024 bits",
+            "-----BEGIN CERTIFICATE-----\n\
+             MIIB+DCCAWGgAwIBAgIUde5FEPNRHDX1Sa3suknhL8A3Q00wDQYJKoZIhvcNAQEL\n\
+             BQAwDTELMAkGA1UEAwwCZGIwIBcNMjYxMTI1MTA0OTU1WhgPMjEyNjExMDExMDQ5\n\
+             NTVaMA0xCzAJBgNVBAMMAmRiMIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDS\n\
+             PMfVC4VaVsiQsTtiRPuXCV18X6gHf+h1gAmXr7L3b//3YL+AujYtgQ6i6ZGY+flA\n\
+             ksqwh7O1AVY+rxvTxk/PBwtu5/Ki8Po7myS6hF3SmKYz3kbUDb0fdrcI+t1PpxbY\n\
+             z+pIKr9wkGO7gC3GpxN9eNQu5sIpEWIQFwHJHtCU5QIDAQABo1MwUTAdBgNVHQ4E\n\
+             FgQUSXsW1j3C+FQY6IpygLsSoEkasbswHwYDVR0jBBgwFoAUSXsW1j3C+FQY6Ipy\n\
+             gLsSoEkasbswDwYDVR0TAQH/BAUwAwEB/zANBgkqhkiG9w0BAQsFAAOBgQCNN3dz\n\
+             r3x/BnBdJ3yeW+ZSDSZ3iKJpUhPLZJNvrFTV8/alc4ucmqTJB9ryIGPPQ6lCHbfN\n\
+             SngTCOGctArDp//1LuXQl3lZoTdu4hNp6zcqIlnjfhOW9gV+VCrVtOtodsi/nBc/\n\
+             mUaBx0d2tUom3RqvXKBPElJvss+IO3w/DqW58A==\n\
+             -----END CERTIFICATE-----",
+            "-----BEGIN PRIVATE KEY-----\n\
+             MIICdwIBADANBgkqhkiG9w0BAQEFAASCAmEwggJdAgEAAoGBANI8x9ULhVpWyJCx\n\
+             O2JE+5cJXXxfqAd/6HWACZevsvdv//dgv4C6Ni2BDqLpkZj5+UCSyrCHs7UBVj6v\n\
+             G9PGT88HC27n8qLw+jubJLqEXdKYpjPeRtQNvR92twj63U+nFtjP6kgqv3CQY7uA\n\
+             LcanE3141C7mwikRYhAXAcke0JTlAgMBAAECgYA/q7i5hOu2GGJVr9dUQ6AOdf+i\n\
+             EzZITyyPqV8+WS/SUFEtElftHHgb/+H25NX7hnk+XTaVkAOU5frAsTe0Q3MXq3ya\n\
+             R7XkA7yLj2Kp3a81Q9r/As0/rN7epe6nizbDynE11ca9BLVEzeXGj5YIO4+IAAo6\n\
+             LnnH1mrlgXnIiT/jAQJBAOkzV3Km6N4wxYPQrmImcEXchsjaGEo8rpdmwEnq6xMP\n\
+             MDY53pttD+2DV83RSbOxztjOqpOYL4gXkR/7a9+fH10CQQDmyrTclLu0DoAnCQQv\n\
+             GbtvXc/IMCHjgfF7KBMdT+P+wtTGuLv1pqjTB7+Qj5ENE9XXMkUqxJECFZ1zeWOA\n\
+             gNspAkAM0vn4IB2mOmBiQ1OTqjF6ZgozeWrkijm/sbLZXcXXonowQTZwraq2kQZ/\n\
+             FwdKjnili5ftzeyvOzyL2bOw9HsxAkEAoNfg2GHntwLsGUhVXCYI1QKCTrgMxivH\n\
+             iddSCvmkoeZSt/QDOp5dxkT+IteLdZu/SmzEe5vmm5dI1jNhPyuOkQJBAIkNZYpB\n\
+             v8LmDgPnIoxUBUbgXVsvl/L2z/S6Ub/4z1HMIuL5a9O4PgvJOrKNVf3SheCmhh5U\n\
+             s+RbK8oCAnvqC2Y=\n\
+             -----END PRIVATE KEY-----",
+        ),
+        (
+            "PKCS#8 without the public key",
+            "-----BEGIN CERTIFICATE-----\n\
+             MIIBcTCCARegAwIBAgIUfmxvNozzUPCN9q8a+zSY/IwAA4wwCgYIKoZIzj0EAwIw\n\
+             DTELMAkGA1UEAwwCZGIwIBcNMjYxMTI1MTA0OTU1WhgPMjEyNjExMDExMDQ5NTVa\n\
+             MA0xCzAJBgNVBAMMAmRiMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEyvyIyPga\n\
+             ReKwTj+3Hp+wXXqLzbxdLY6m+y/ab11by0ckRMJg5I6HUe2tppfnLlM9QAGGrJd1\n\
+             Sk22ywhjuDYIO6NTMFEwHQYDVR0OBBYEFOfSvfXj5/DGfqJV9Ti0WA8nlhQtMB8G\n\
+             A1UdIwQYMBaAFOfSvfXj5/DGfqJV9Ti0WA8nlhQtMA8GA1UdEwEB/wQFMAMBAf8w\n\
+             CgYIKoZIzj0EAwIDSAAwRQIhAJr2sa3txkVy28k089lX1kb/yLGg4gaPocjU5X0p\n\
+             cwV3AiBr+/WZyCUl66mNyW2kQpV7AJoKrZdzh/Ie6bvdwO89XA==\n\
+             -----END CERTIFICATE-----",
+            "-----BEGIN PRIVATE KEY-----\n\
+             MEECAQAwEwYHKoZIzj0CAQYIKoZIzj0DAQcEJzAlAgEBBCCCMgaRvDXi8gwqVhvb\n\
+             ZHL3a6VghzjO44zXVedZhDgoLQ==\n\
+             -----END PRIVATE KEY-----",
+        ),
+    ];
+    const COMPRESSED: &str = "-----BEGIN CERTIFICATE-----\n\
+             MIIBUDCB96ADAgECAhRdKJkD8pvUW7CpNHloZdM999qJljAKBggqhkjOPQQDAjAN\n\
+             MQswCQYDVQQDDAJkYjAgFw0yNjExMjUxMDQ5NTVaGA8yMTI2MTEwMTEwNDk1NVow\n\
+             DTELMAkGA1UEAwwCZGIwOTATBgcqhkjOPQIBBggqhkjOPQMBBwMiAAPK/IjI+BpF\n\
+             4rBOP7cen7BdeovNvF0tjqb7L9pvXVvLR6NTMFEwHQYDVR0OBBYEFAK+HNgymT+t\n\
+             DC8sBaloUHHEgZIGMB8GA1UdIwQYMBaAFAK+HNgymT+tDC8sBaloUHHEgZIGMA8G\n\
+             A1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIhAN7zHXokquXPiIDyXeyf\n\
+             8RF/NSBo2+BDHms2NERqBTt5AiAHSSVZD2euSJftFJnmfnyZx0hGFpUdvsRGegqw\n\
+             jbhP/A==\n\
+             -----END CERTIFICATE-----";
+    const ITS_KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
+             MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQggjIGkbw14vIMKlYb\n\
+             22Ry92ulYIc4zuOM11XnWYQ4KC2hRANCAATK/IjI+BpF4rBOP7cen7BdeovNvF0t\n\
+             jqb7L9pvXVvLRyREwmDkjodR7a2ml+cuUz1AAYasl3VKTbbLCGO4Ngg7\n\
+             -----END PRIVATE KEY-----";
+
+    #[test]
+    fn a_pair_that_cannot_be_checked_is_let_through() {
+        for (what, certificate, key) in UNCHECKED {
+            assert_eq!(said("kubernetes.io/tls", &[("tls.crt", certificate), ("tls.key", key)]), "", "{what}");
+        }
+        // A point without its second half is another way to write the same key.
+        assert_eq!(said("kubernetes.io/tls", &[("tls.crt", COMPRESSED), ("tls.key", ITS_KEY)]), "");
+        let (certificate, key) = issued(&rcgen::PKCS_ECDSA_P256_SHA256);
+        for (certificate, key) in [(COMPRESSED, &*key), (&*certificate, ITS_KEY)] {
+            let told = said("kubernetes.io/tls", &[("tls.crt", certificate), ("tls.key", key)]);
+            assert!(told.contains("is not that of the key"), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_der_is_refused() {
+        let (certificate, key) = issued(&rcgen::PKCS_ED25519);
+        let garbage = |label: &str| format!("-----BEGIN {label}-----\nY2FuYXJ5\n-----END {label}-----\n");
+        let told = said("kubernetes.io/tls", &[("tls.crt", &garbage("CERTIFICATE")), ("tls.key", &key)]);
+        assert!(told.contains("the PEM of tls.crt is no certificate") && !told.contains("canary"), "{told}");
+        let told = said("kubernetes.io/tls", &[("tls.crt", &certificate), ("tls.key", &garbage("PRIVATE KEY"))]);
+        assert!(told.contains("the PEM of tls.key is no private key"), "{told}");
+        for (der, is) in [
+            (&[0x30, 0x00][..], true),
+            (&[0x30, 0x01], false),
+            (&[0x30, 0x81, 0x02, 5, 0], true),
+            (&[0x30, 0x82, 0x00, 0x02, 5, 0], true),
+            (&[0x30, 0x83, 0x00, 0x00, 0x02, 5, 0], true),
+            (&[0x30, 0x80, 0, 0], false),
+            (&[0x30], false),
+            (&[], false),
+            (&[0x31, 0x00], false),
+        ] {
+            assert_eq!(is_sequence(der), is, "{der:?}");
+        }
     }
 
     #[test]
