@@ -14,12 +14,23 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
+/// Bytes of annotations that a Secret may have of us, of the 256 KiB that Kubernetes takes of all
+/// (`TotalAnnotationSizeLimitB` in k8s.io/apimachinery): the rest is for others', and for the binding's name.
+const MAX_ANNOTATIONS: usize = 240 * 1024;
+/// Bytes that each key takes beside its name in the annotation that records what it holds.
+const RECORD: usize = 24;
+
 /// The data that a request makes of a payload, fit for the type of its Secret.
 ///
 /// # Errors
 /// What does not fit; nothing is returned in part.
 pub fn data(payload: &[u8], request: &Request, key: &StampKey) -> Result<SecretData, MappingError> {
     let data = map(payload, &request.mapping, key)?;
+    let recorded: usize = data.keys().map(|key| key.as_str().len() + RECORD).sum();
+    let asked: usize = request.shape.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if recorded + asked > MAX_ANNOTATIONS {
+        return Err(MappingError::TooManyKeys(data.len()));
+    }
     let faults = faults(&request.shape.kind, &data);
     if faults.is_empty() { Ok(data) } else { Err(MappingError::Unfit(faults)) }
 }
@@ -148,6 +159,7 @@ fn sec1_public(der: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::content::Fingerprints;
     use crate::domain::name::DataKey;
     use crate::domain::secret_value::SecretValue;
 
@@ -342,6 +354,26 @@ mod tests {
         ] {
             assert_eq!(is_sequence(der), is, "{der:?}");
         }
+    }
+
+    #[test]
+    fn as_many_keys_as_annotations_can_record() {
+        let made = |count: usize, annotation: usize| {
+            let pairs: Vec<String> = (0..count).map(|n| format!(r#""key{n:0>7}":"v""#)).collect();
+            let spec = serde_json::json!({"source": {"secret": "s"}, "target": {"annotations": {"a": "v".repeat(annotation)}}});
+            let mut binding = crate::crd::EnnoteSecretBinding::new("db", serde_json::from_value(spec).unwrap());
+            binding.metadata.namespace = Some("ns".into());
+            binding.metadata.uid = Some("u".into());
+            binding.metadata.generation = Some(1);
+            let request = Request::parse(&binding, &Default::default()).unwrap();
+            data(format!("{{{}}}", pairs.join(",")).as_bytes(), &request, &StampKey::new(&[0; 32]))
+        };
+        assert_eq!(made(9000, 0).err(), Some(MappingError::TooManyKeys(9000)));
+        assert_eq!(made(7229, 0).err(), Some(MappingError::TooManyKeys(7229)));
+        assert_eq!(made(7200, 1000).err(), Some(MappingError::TooManyKeys(7200)));
+        let data = made(7200, 900).unwrap();
+        let recorded = Fingerprints::of(&StampKey::new(&[0; 32]), &data).to_annotation();
+        assert_eq!(recorded.len() + 1, data.len() * (10 + RECORD), "the last has no comma");
     }
 
     #[test]
