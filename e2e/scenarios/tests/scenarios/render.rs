@@ -1,12 +1,14 @@
 //! What `ennote-agent render` prints offline is what the agent writes.
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use ennote_harness::process::{self, Output};
 use ennote_harness::settings::Settings;
 use ennote_harness::world::{Options, World, tree};
 use ennote_scenarios::{binding, object, secret_path, until_condition};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -29,13 +31,31 @@ fn bindings(file: &Path) -> Result<Vec<Value>> {
     Ok(documents.into_iter().filter(|document| document["kind"] == "EnnoteSecretBinding").collect())
 }
 
+/// A value, but for what of an htpasswd file only Ennote's key gives: of its lines the user and the cost, without salt and hash.
+fn without_salt(value: &Value) -> Value {
+    let text =
+        value.as_str().and_then(|text| STANDARD.decode(text).ok()).and_then(|bytes| String::from_utf8(bytes).ok());
+    match text.filter(|text| text.contains(":$2")) {
+        Some(text) => {
+            let line = |line: &str| match line.split_once(":$2") {
+                Some((user, rest)) => format!("{user}:$2{}\n", rest.chars().take("y$10$".len()).collect::<String>()),
+                None => format!("{line}\n"),
+            };
+            text.lines().map(line).collect::<String>().into()
+        }
+        None => value.clone(),
+    }
+}
+
 /// Data, type, labels and annotations, but for what only Ennote's key gives.
 fn comparable(secret: &Value) -> Value {
     let mut annotations = secret["metadata"]["annotations"].clone();
     annotations.as_object_mut().map(|all| all.remove("ennote.io/fingerprints"));
+    let data = secret["data"].as_object();
+    let data = data.map(|data| data.iter().map(|(key, value)| (key, without_salt(value))).collect::<BTreeMap<_, _>>());
     serde_json::json!({
         "name": secret["metadata"]["name"], "labels": secret["metadata"]["labels"], "annotations": annotations,
-        "type": secret["type"], "immutable": secret["immutable"], "data": secret["data"],
+        "type": secret["type"], "immutable": secret["immutable"], "data": data,
     })
 }
 
