@@ -399,9 +399,7 @@ mod tests {
             let (left, made) = left_after(&template, &payload);
             assert!(made.as_deref() == Ok(&*want.repeat(3001)) && left >= 99, "{inner}: {left}% {made:?}");
         }
-        assert!(
-            left_after("{{ big[900000] }}{{ word[2] }}{{ nope }}", &payload).1.unwrap_err().contains("big.900000")
-        );
+        assert!(left_after("{{ big[900000] }}{{ word[2] }}{{ nope }}", &payload).1.unwrap_err().contains("big.900000"));
         // What fails after it has written costs what it has written.
         assert!(left_after("{{ big }}{{ nope }}", &payload).0 <= 98);
     }
