@@ -211,7 +211,7 @@ pub struct LabelValue(#[schemars(length(max = 63))] pub String);
 /// The value of an annotation.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(transparent)]
-pub struct AnnotationValue(#[schemars(length(max = 4096))] pub String);
+pub struct AnnotationValue(#[schemars(length(max = 1024))] pub String);
 
 /// Whether a Secret goes or stays.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]

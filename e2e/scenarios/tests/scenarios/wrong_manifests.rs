@@ -220,8 +220,8 @@ fn wrong_shapes() -> Vec<Wrong> {
         wrong("spec.target.annotations rule", target("annotations: {'a b': c}"), ANNOTATION),
         wrong(
             "spec.target.annotations{} maxLength",
-            target(&format!("annotations: {{a: {}}}", "v".repeat(4097))),
-            "spec.target.annotations.a: Too long: may not be more than 4096 bytes",
+            target(&format!("annotations: {{a: {}}}", "v".repeat(1025))),
+            "spec.target.annotations.a: Too long: may not be more than 1024 bytes",
         ),
         wrong(
             "spec.target.annotations maxProperties",
