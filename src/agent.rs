@@ -7,6 +7,7 @@ use crate::cloud::credentials::{CredentialSource, Discover};
 use crate::cloud::identity_service::{Anchors, IdentityService};
 use crate::cloud::inbox::Inbox;
 use crate::cloud::link::Link;
+use crate::cloud::reports::Reports;
 use crate::cloud::state::LinkState;
 use crate::cluster::error::{Chain, ClusterError};
 use crate::cluster::issuer::IssuerDiscovery;
@@ -94,6 +95,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         authority: settings.api_url.authority(),
         stand_by: Duration::from_secs(settings.stand_by),
         inbox: inbox.clone(),
+        reports: Reports::default(),
         state,
         arrivals,
     };

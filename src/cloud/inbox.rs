@@ -309,6 +309,12 @@ impl Inbox {
         (asked, unwants)
     }
 
+    /// Whether this stream has declared the want of a binding as it stands.
+    pub fn declares(&self, stream: u64, binding_uid: &str) -> bool {
+        let declared = self.table().wants.get(binding_uid).and_then(|want| want.declared);
+        declared.is_some_and(|(by, _)| by == stream)
+    }
+
     /// Whether a want of this id stands without an answer: only such a one is denied.
     pub fn awaits(&self, id: u64) -> bool {
         let table = self.table();

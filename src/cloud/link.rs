@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::cloud::identity_service::{IdentityService, JoinFailure};
 use crate::cloud::inbox::Inbox;
+use crate::cloud::reports::Reports;
 use crate::cloud::retry::{Recovery, asked_pause, problem, reason, recover, refused};
 use crate::cloud::state::LinkState;
 use crate::cloud::stream::{self, End, Happened, Shared};
@@ -31,6 +32,8 @@ pub struct Link {
     pub identity: Arc<IdentityService>,
     /// Wants and arrivals.
     pub inbox: Inbox,
+    /// Where rollouts stand.
+    pub reports: Reports,
     /// For everyone to read.
     pub state: watch::Sender<LinkState>,
     /// Bindings that something arrived for.
@@ -44,6 +47,7 @@ impl Link {
         let shared = Shared {
             identity: self.identity.clone(),
             inbox: self.inbox.clone(),
+            reports: self.reports.clone(),
             state: self.state.clone(),
             arrivals: self.arrivals.clone(),
             happened,

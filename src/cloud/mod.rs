@@ -12,6 +12,7 @@ pub mod inbox;
 pub mod link;
 pub mod received;
 mod renewal;
+pub mod reports;
 pub mod retry;
 pub mod state;
 pub mod stream;

@@ -8,6 +8,7 @@ use crate::cloud::identity_service::{Begun, IdentityService};
 use crate::cloud::inbox::{Inbox, Via};
 use crate::cloud::received::{Delivered, Received};
 use crate::cloud::renewal::Renewal;
+use crate::cloud::reports::Reports;
 use crate::cloud::state::{FRESH, LinkState};
 use crate::crypto::envelope::{authentic, claimed_key};
 use crate::crypto::session_keys::SessionKeys;
@@ -80,6 +81,8 @@ pub struct Shared {
     pub identity: Arc<IdentityService>,
     /// Wants and arrivals.
     pub inbox: Inbox,
+    /// Where rollouts stand.
+    pub reports: Reports,
     /// For everyone to read.
     pub state: watch::Sender<LinkState>,
     /// Namespace and name of a binding that something arrived for.
@@ -185,6 +188,7 @@ impl Stream {
                     self.frame(frame).await?;
                 }
                 () = self.shared.inbox.changed(), if !self.draining => self.ask(false).await?,
+                () = self.shared.reports.changed(), if !self.draining => self.ask(false).await?,
                 () = sleep_until(self.ask_at) => self.ask(true).await?,
                 () = sleep_until(self.renew_at), if matches!(self.renewal, Renewal::None) && !self.draining => self.renew(),
                 begun = self.renewal.gathered() => self.begin(begun.map_err(End::Refused)?).await?,
@@ -220,6 +224,8 @@ impl Stream {
         self.shared.inbox.begin(self.number);
         self.ask(true).await?;
         self.declared_by = Some(self.seq);
+        // After the declaration, which is what the stream's first full beat is about.
+        self.shared.reports.begin(self.number);
         Ok(())
     }
 
@@ -236,13 +242,15 @@ impl Stream {
             let server_now = self.shared.state.borrow().server_now_ms(clock::now());
             let (wants, unwants) = self.shared.inbox.next_ask(self.number, server_now);
             let keys = if self.draining { vec![] } else { self.keys.refill(self.shared.inbox.in_use(), &mut rng()) };
-            if !must && wants.is_empty() && unwants.is_empty() && keys.is_empty() {
+            // After the wants: the cloud drops a report on a binding of which it has not heard.
+            let declared = |uid: &str| self.shared.inbox.declares(self.number, uid);
+            let reports = self.shared.reports.next_ask(self.number, declared);
+            if !must && wants.is_empty() && unwants.is_empty() && keys.is_empty() && reports.is_empty() {
                 return Ok(());
             }
             must = false;
             self.seq += 1;
-            let ask =
-                wire::Ask { stream_nonce: self.nonce.clone(), seq: self.seq, keys, wants, unwants, reports: vec![] };
+            let ask = wire::Ask { stream_nonce: self.nonce.clone(), seq: self.seq, keys, wants, unwants, reports };
             let signed = self.shared.identity.sign(Label::Ask, ask.encode_to_vec());
             self.send(agent_frame::Frame::Ask(signed)).await?;
             self.asks.push_back((self.seq, clock::now()));
