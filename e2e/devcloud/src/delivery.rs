@@ -127,6 +127,11 @@ impl Delivery {
         self.wants.len()
     }
 
+    /// A want that is held, and its known_version.
+    pub fn standing(&self, id: u64) -> Option<(&Wanted, u64)> {
+        self.wants.get(&id).map(|standing| (&standing.wanted, standing.known_version))
+    }
+
     /// Whether an ask has wants that are not held yet: a declaration, where others acknowledge or offer keys.
     pub fn declares(&self, ask: &wire::Ask) -> bool {
         ask.wants.iter().any(|want| !self.wants.contains_key(&want.id))

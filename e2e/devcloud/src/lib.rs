@@ -6,11 +6,11 @@
 //! ```text
 //! cli ──> admin ──┐
 //!                 ├─> core ──> store
-//! agents ─> cloud ┘     └────> attestation, signed, envelope, v1, payload, names   (pure)
+//! agents ─> cloud ┘     └────> attestation, signed, envelope, reports, v1, payload, names   (pure)
 //! ```
 //!
-//! `core` alone holds keys and uses the store; `cloud` alone uses tonic; `attestation`, `delivery`, `envelope`, `suite`,
-//! `signed`, `v1`, `payload`, `names` have no clock, socket or file.
+//! `core` alone holds keys and uses the store; `cloud` alone uses tonic; `attestation`, `delivery`, `envelope`, `reports`,
+//! `suite`, `signed`, `v1`, `payload`, `names` have no clock, socket or file.
 //!
 //! `cloud` serves two protocols beside each other: ours for agents, and the published `cli.v1` with its wire format `v1`. No
 //! token, key or blob of one is accepted by the other.
@@ -26,6 +26,7 @@ pub mod fault;
 pub mod issuer;
 pub mod names;
 pub mod payload;
+pub mod reports;
 pub mod settings;
 pub mod signed;
 pub mod store;

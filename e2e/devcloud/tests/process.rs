@@ -279,6 +279,7 @@ fn errors_say_what_mends_them() {
     for (args, mend) in [
         (&["init"][..], "give another --data"),
         (&["secret", "get", "none"], "ennote-devcloud secret list"),
+        (&["secret", "status", "none"], "ennote-devcloud secret list"),
         (&["secret", "put", "a", "--workspace", "none", "K=V"], "ennote-devcloud workspace create none"),
         (&["secret", "put", "a"], "--from-env-file"),
         (&["token", "create", "--agent", "a", "--namespace", "n", "--life", "3h"], "lives 2h at most"),

@@ -142,6 +142,15 @@ impl DevCloud {
         self.cli(&["secret", "rm", secret]).await
     }
 
+    /// What `secret status` prints: `version`, `in_sync`, `rolled_out`, and `bindings[]` with `agent`, `connected`, `namespace`,
+    /// `binding`, `version`, `since`, `state`, `in_sync`, `rolled_out` and `workloads[]` (`workload`, `version`, `phase`, `since`).
+    ///
+    /// # Errors
+    /// What the command said.
+    pub async fn secret_status(&self, secret: &str) -> Result<Value> {
+        self.cli(&["secret", "status", secret]).await
+    }
+
     /// Lets `agent` sync every secret of its workspace into `namespace`, or one secret only.
     ///
     /// # Errors

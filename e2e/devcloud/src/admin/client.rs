@@ -4,7 +4,7 @@ use super::request::{Request, answer};
 use super::socket::SOCKET;
 use crate::core::{
     AgentEntry, Core, Fetched, KeyEntry, KeysetEntry, NewPat, NewToken, OpenError, PatEntry, PatRequest, Revoked,
-    SecretEntry, TokenRequest, VersionEntry,
+    SecretEntry, SecretStatus, TokenRequest, VersionEntry,
 };
 use crate::fault::Active;
 use crate::payload::Kind;
@@ -141,6 +141,14 @@ impl Client {
     /// [`Failure`].
     pub async fn versions(&self, workspace: Option<&str>, name: &str) -> Result<Vec<VersionEntry>, Failure> {
         self.call(Request::Versions { workspace: owned(workspace), name: name.to_owned() }).await
+    }
+
+    /// Who holds which version of a secret, and how its workloads came along.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn secret_status(&self, workspace: Option<&str>, name: &str) -> Result<SecretStatus, Failure> {
+        self.call(Request::SecretStatus { workspace: owned(workspace), name: name.to_owned() }).await
     }
 
     /// All agents.

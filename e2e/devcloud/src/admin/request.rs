@@ -24,6 +24,8 @@ pub enum Request {
     Secrets { workspace: Option<String> },
     /// List of `VersionEntry`.
     Versions { workspace: Option<String>, name: String },
+    /// `SecretStatus`.
+    SecretStatus { workspace: Option<String>, name: String },
     /// List of `AgentEntry`.
     Agents,
     /// `Revoked`.
@@ -77,6 +79,9 @@ pub(super) async fn answer(core: &Core, request: Request) -> Result<Zeroizing<St
         }
         Request::Secrets { workspace } => json(&core.secrets(workspace.as_deref()).map_err(said)?),
         Request::Versions { workspace, name } => json(&core.versions(workspace.as_deref(), &name).map_err(said)?),
+        Request::SecretStatus { workspace, name } => {
+            json(&core.secret_status(workspace.as_deref(), &name).map_err(said)?)
+        }
         Request::Agents => json(&core.agents().map_err(said)?),
         Request::RevokeAgent { name } => json(&core.revoke_agent(&name).await.map_err(said)?),
         Request::BanAgent { name, banned } => json(&core.ban_agent(&name, banned).await.map_err(said)?),

@@ -193,6 +193,8 @@ Other types name their fields as keys:
     List(SecretList),
     /// List the versions of a secret, newest first; also of a deleted one
     Versions(SecretName),
+    /// Show which binding of which agent holds which version, and whether its workloads run it, since when; failed first
+    Status(SecretName),
     /// Delete a secret: agents get a signed tombstone, and all its payloads are erased
     #[command(visible_alias = "delete")]
     Rm(SecretName),
@@ -244,7 +246,7 @@ pub struct SecretList {
     pub workspace: Option<String>,
 }
 
-/// `secret versions`, `secret rm`.
+/// `secret versions`, `secret status`, `secret rm`.
 #[derive(Args, Debug)]
 pub struct SecretName {
     /// Name of the secret

@@ -5,6 +5,7 @@ mod output;
 mod pats;
 mod run;
 mod serve;
+mod status;
 mod values;
 
 pub use args::Cli;

@@ -129,6 +129,9 @@ async fn secret(data: &Path, command: SecretCommand, mut out: Output<impl Write>
         SecretCommand::Versions(args) => {
             out.versions(&client.versions(args.workspace.as_deref(), &args.name).await.map_err(Ended::of)?)
         }
+        SecretCommand::Status(args) => {
+            out.status(&client.secret_status(args.workspace.as_deref(), &args.name).await.map_err(Ended::of)?)
+        }
         SecretCommand::Rm(args) => {
             out.removed(&client.remove_secret(args.workspace.as_deref(), &args.name).await.map_err(Ended::of)?)
         }

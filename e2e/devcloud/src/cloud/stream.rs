@@ -3,6 +3,7 @@
 //! Runs in a task of its own. Frames go out in the order in which they are decided, so the count of `Have`s in a beat is
 //! exactly what went before it.
 
+use super::books::{Books, Word};
 use super::lookup::look;
 use super::timers::{Event, Timers};
 use crate::core::{Begun, Core, News, Refusal, Registration, Role};
@@ -52,6 +53,9 @@ pub(super) async fn run(core: Arc<Core>, mut inbound: Streaming<wire::AgentFrame
     let end = match open(&core, &mut inbound, &outbound).await {
         Ok(mut stream) => {
             let end = stream.serve(&mut inbound, &outbound).await;
+            if stream.delivers() {
+                stream.books.close().await;
+            }
             let reason = match &end {
                 End::Closed => "CLOSED",
                 End::Refused(refusal) => refusal.reason(),
@@ -103,6 +107,7 @@ async fn open(core: &Arc<Core>, inbound: &mut Streaming<wire::AgentFrame>, outbo
     let now = Instant::now();
     let timers = Timers::start(now, lives.beat_interval, lives.silence, lives.stream_life, entropy::fraction(), token);
     let delivery = Delivery::new(agent.workspace.clone(), suite);
+    let books = Books::open(core.clone(), agent.id.clone(), agent.epoch);
     Ok(Stream {
         core: core.clone(),
         nonce,
@@ -113,6 +118,7 @@ async fn open(core: &Arc<Core>, inbound: &mut Streaming<wire::AgentFrame>, outbo
         news,
         timers,
         delivery,
+        books,
         begun: None,
         outbox: VecDeque::new(),
         haves: 0,
@@ -131,6 +137,8 @@ struct Stream {
     news: broadcast::Receiver<News>,
     timers: Timers,
     delivery: Delivery,
+    /// What `secret status` shows of its bindings.
+    books: Books,
     /// The challenge of a renewal, good on this stream only.
     begun: Option<Begun>,
     /// Frames that go before the next `Have`.
@@ -146,9 +154,11 @@ impl Stream {
         let mut told_to_stop = false;
         loop {
             let (deadline, event) = self.timers.next();
-            let sendable = !self.outbox.is_empty() || (self.delivers() && self.delivery.has_work());
+            let newest = self.delivers();
+            let sendable = !self.outbox.is_empty() || (newest && self.delivery.has_work());
+            let audible = self.outbox.len() < MAX_OUTBOX && self.books.has_room();
             let step = tokio::select! {
-                received = inbound.message(), if self.outbox.len() < MAX_OUTBOX => match received {
+                received = inbound.message(), if audible => match received {
                     Ok(Some(received)) => self.receive(received).await,
                     Ok(None) | Err(_) => Err(End::Closed),
                 },
@@ -158,6 +168,7 @@ impl Stream {
                     Err(_) => Err(End::Closed),
                     Ok(permit) => self.next_frame().map(|next| if let Some(next) = next { permit.send(Ok(frame(next))) }),
                 },
+                written = self.books.written(), if newest => written.map_err(End::from),
                 () = sleep_until(deadline) => self.time(event),
                 () = &mut stopped, if !told_to_stop => {
                     told_to_stop = true;
@@ -188,27 +199,18 @@ impl Stream {
 
     fn ask(&mut self, signed: &wire::Signed) -> Result<(), End> {
         let body = signed::body(&self.agent.agent_key, Label::Ask, signed).map_err(|_| Refusal::Unproven)?;
-        let ask = wire::Ask::decode(body).map_err(|_| Refusal::Malformed("the ask does not decode"))?;
+        let mut ask = wire::Ask::decode(body).map_err(|_| Refusal::Malformed("the ask does not decode"))?;
         if ask.stream_nonce != self.nonce {
             return Err(Refusal::Unproven.into());
         }
-        for report in &ask.reports {
-            let phase = report.phase().as_str_name();
-            tracing::debug!(
-                agent = self.agent.name,
-                report.binding_uid,
-                report.version,
-                report.workload,
-                phase,
-                "report"
-            );
-        }
+        let word = Word::of(&mut ask, &self.delivery);
         let (first, declares) = (ask.seq == 1, self.delivery.declares(&ask));
         self.delivery.ask(ask).map_err(|bad| match bad {
             BadAsk::Sequence => Refusal::Sequence,
             BadAsk::Malformed(what) => Refusal::Malformed(what),
             BadAsk::Spent => Refusal::StreamOver,
         })?;
+        self.books.note(word, &self.delivery);
         match () {
             () if first => self.beat(),
             () if declares => self.timers.declared(Instant::now()),
@@ -310,6 +312,7 @@ impl Stream {
         let beat = signed::sign(&self.core.keys().join, Label::Beat, beat.encode_to_vec());
         self.outbox.push_back(cloud_frame::Frame::Beat(beat));
         self.timers.beaten(Instant::now());
+        self.books.beaten();
     }
 
     fn drain(&mut self, grace: Duration) {

@@ -1,6 +1,6 @@
 //! What administrators see and change of agents.
 
-use super::{AdminError, Core, News};
+use super::{AdminError, Core, News, holdings};
 use crate::names;
 use crate::store::{Agent, Enrolment, Grant, StoreError, Table, Token, Tx};
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,7 @@ impl Core {
                     enrolment.void = true;
                     tx.put(Table::Enrolments, &[&agent.id], &enrolment)?;
                 }
+                holdings::forget(tx, &agent.id)?;
                 tx.put(Table::Agents, &[&agent.id], &agent)?;
                 tx.announce(News::Agent { agent_id: agent.id.clone() });
                 Ok::<_, AdminError>(agent.id.clone())

@@ -9,6 +9,7 @@ mod alarms;
 mod challenges;
 mod enrolments;
 mod epochs;
+mod holdings;
 mod hub;
 mod interop;
 mod issuers;
@@ -24,6 +25,7 @@ mod tokens;
 
 pub use agents::{AccountEntry, AgentEntry, Revoked};
 pub use challenges::{Begun, Proven};
+pub use holdings::{BindingStatus, SecretStatus, State, WorkloadStatus};
 pub use hub::{Hub, News, Registration, Role};
 pub use interop::{Given, InteropError, Taken, Upload};
 pub use issuers::DueIssuer;

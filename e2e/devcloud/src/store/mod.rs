@@ -7,11 +7,13 @@
 
 mod database;
 mod enrolment;
+mod holding;
 mod row;
 mod rows;
 
 pub use database::{Store, Tx, View};
 pub use enrolment::{Alarm, EnrolledKey, Enrolment, Founded, Origin, PublicIssuer, Shown};
+pub use holding::{Holding, Phase, Presence, Standing};
 pub use row::RowKeys;
 pub use rows::{
     AccessToken, AddedKey, Agent, Grant, Installation, KemRow, KeyUse, KeysetRow, Pat, Secret, Spent, Token, Version,
@@ -43,11 +45,15 @@ pub enum Table {
     Accounts,
     /// [`Alarm`] by slot.
     Alarms,
+    /// [`Holding`] by agent id and the binding's uid.
+    Holdings,
+    /// [`Presence`] by agent id.
+    Presences,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Installation,
         Self::Workspaces,
         Self::Secrets,
@@ -59,6 +65,8 @@ impl Table {
         Self::Enrolments,
         Self::Accounts,
         Self::Alarms,
+        Self::Holdings,
+        Self::Presences,
     ];
 
     /// Its name on disk.
@@ -75,6 +83,8 @@ impl Table {
             Self::Enrolments => "enrolments",
             Self::Accounts => "accounts",
             Self::Alarms => "alarms",
+            Self::Holdings => "holdings",
+            Self::Presences => "presences",
         }
     }
 }

@@ -340,6 +340,13 @@ impl Stream {
         self.ask_with(&ask).await;
     }
 
+    /// Sends reports, and wants beside them.
+    pub async fn report(&mut self, wants: &[wire::Want], reports: &[wire::Report]) {
+        self.seq += 1;
+        let (stream_nonce, seq, reports) = (self.nonce.clone(), self.seq, reports.to_vec());
+        self.ask_with(&wire::Ask { stream_nonce, seq, wants: wants.to_vec(), reports, ..Default::default() }).await;
+    }
+
     pub async fn ask_with(&self, ask: &wire::Ask) {
         self.send(agent_frame::Frame::Ask(signed::sign(&self.key, Label::Ask, ask.encode_to_vec()))).await;
     }
