@@ -171,10 +171,11 @@ impl Reports {
         let mut board = self.board();
         let key = (uid.to_owned(), workload.to_owned());
         let is = Some((version, phase));
+        let full = board.levels.len() >= MAX_LEVELS;
         match board.levels.get_mut(&key) {
             Some(level) if level.is == is => return,
             Some(level) => level.is = is,
-            None if board.levels.len() >= MAX_LEVELS => {
+            None if full => {
                 if !std::mem::replace(&mut board.said_full, true) {
                     tracing::warn!(
                         most = MAX_LEVELS,

@@ -107,7 +107,7 @@ impl Said {
     }
 
     /// What is to be written next, by the uids of the bindings. Empty: nothing.
-    pub fn next(&mut self) -> Vec<(String, Change)> {
+    pub fn take(&mut self) -> Vec<(String, Change)> {
         let mut next = Vec::new();
         while next.len() < BATCH
             && let Some((uid, change)) = self.waiting.pop_first()
@@ -166,12 +166,12 @@ mod tests {
         said.report(report("u", 3, WEB, Progressing));
         said.report(report("u", 3, WEB, Complete));
         said.report(report("u", 3, "", Failed));
-        let next = said.next();
+        let next = said.take();
         let reports = [("".into(), Some((3, Phase::Failed))), (WEB.into(), Some((3, Phase::Complete)))].into();
         assert_eq!(next, [("u".to_owned(), Change { anew: false, want: Some((wanted(1, "u"), 3)), reports })]);
-        assert_eq!((said.next(), said.words), (vec![], 0));
+        assert_eq!((said.take(), said.words), (vec![], 0));
         said.report(report("u", 0, WEB, Complete));
-        assert_eq!(said.next()[0].1.reports, [(WEB.into(), None)].into());
+        assert_eq!(said.take()[0].1.reports, [(WEB.into(), None)].into());
         assert_eq!(said.workloads_of("u").unwrap().len(), 1, "the binding itself");
     }
 
@@ -180,14 +180,14 @@ mod tests {
         use wire::report::Phase::{Complete, Unspecified};
         let mut said = Said::default();
         said.want(&wanted(1, "u"), 0);
-        said.next();
+        said.take();
         said.report(report("other", 3, WEB, Complete));
         said.report(report("u", 3, WEB, Unspecified));
         said.report(report("u", 3, "Deployment/\u{1b}[2J", Complete));
         said.report(report("u", 3, &"x".repeat(513), Complete));
-        assert_eq!((said.next(), said.dropped(), said.dropped()), (vec![], 4, 0));
+        assert_eq!((said.take(), said.dropped(), said.dropped()), (vec![], 4, 0));
         (0..=MAX_WORKLOADS).for_each(|n| said.report(report("u", 3, &format!("Deployment/{n}"), Complete)));
-        assert_eq!((said.next()[0].1.reports.len(), said.dropped()), (MAX_WORKLOADS, 1));
+        assert_eq!((said.take()[0].1.reports.len(), said.dropped()), (MAX_WORKLOADS, 1));
     }
 
     #[test]
@@ -197,15 +197,15 @@ mod tests {
         said.report(report("u", 3, WEB, wire::report::Phase::Complete));
         said.unwant(&wanted(1, "u"));
         let gone = Change { anew: true, ..Change::default() };
-        assert_eq!((said.words, said.workloads, said.next()), (1, 0, vec![("u".to_owned(), gone)]));
+        assert_eq!((said.words, said.workloads, said.take()), (1, 0, vec![("u".to_owned(), gone)]));
         assert!(said.workloads_of("u").is_none() && said.words == 0);
         said.want(&wanted(2, "u"), 0);
         said.unwant(&wanted(1, "u"));
-        let next = said.next();
+        let next = said.take();
         assert_eq!((next.len(), next[0].1.want.is_some()), (1, true), "another want stands for it");
         said.unwant(&wanted(2, "u"));
         said.want(&wanted(3, "u"), 0);
-        let next = said.next();
+        let next = said.take();
         assert!(next[0].1.anew && next[0].1.want.is_some() && said.words == 0, "another secret under the same binding");
     }
 
@@ -217,7 +217,7 @@ mod tests {
             id += 1;
             said.want(&wanted(id, &format!("u{id}")), 0);
         }
-        assert_eq!((id as usize, said.next().len()), (MAX_WAITING, BATCH));
+        assert_eq!((id as usize, said.take().len()), (MAX_WAITING, BATCH));
         assert!(said.has_room());
     }
 }

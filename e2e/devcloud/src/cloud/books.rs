@@ -95,7 +95,9 @@ impl Books {
     pub(super) fn beaten(&mut self) {
         self.seen_due |= self.seen.is_none_or(|seen| seen.elapsed() >= SEEN_EVERY);
         let quiet = self.spoke.elapsed() >= self.core.lives.beat_interval * QUIET_BEATS;
-        self.sweep_due |= quiet && !std::mem::replace(&mut self.swept, self.swept || quiet);
+        if quiet && !self.swept {
+            (self.swept, self.sweep_due) = (true, true);
+        }
     }
 
     /// Writes what is to be written; ends with each write, and never where there is none. May be dropped at any time.
@@ -120,7 +122,7 @@ impl Books {
     }
 
     fn begin(&mut self) -> Result<Option<Writing>, StoreError> {
-        let mut said = self.said.next();
+        let mut said = self.said.take();
         if said.is_empty() && std::mem::take(&mut self.sweep_due) {
             said = self.core.unsaid(&self.agent_id, &self.said)?;
         }
