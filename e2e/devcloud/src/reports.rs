@@ -52,10 +52,10 @@ impl Said {
         let bound = self.bindings.entry(wanted.binding_uid.clone());
         let bound = bound.or_insert_with(|| Bound { id: wanted.id, workloads: BTreeSet::new() });
         let other = std::mem::replace(&mut bound.id, wanted.id) != wanted.id;
-        let change = self.waiting.entry(wanted.binding_uid.clone()).or_default();
-        change.anew |= other;
-        self.words += usize::from(change.want.is_none());
-        change.want = Some((wanted.clone(), known));
+        self.change(wanted.binding_uid.clone(), |change| {
+            change.anew |= other;
+            change.want = Some((wanted.clone(), known));
+        });
     }
 
     /// A want was taken back.
@@ -65,9 +65,7 @@ impl Said {
         }
         let bound = self.bindings.remove(&wanted.binding_uid);
         self.workloads -= bound.map_or(0, |bound| bound.workloads.len());
-        let gone = Change { anew: true, ..Change::default() };
-        let old = self.waiting.insert(wanted.binding_uid.clone(), gone);
-        self.words = self.words + 1 - old.map_or(0, |old| old.words());
+        self.change(wanted.binding_uid.clone(), |change| *change = Change { anew: true, ..Change::default() });
     }
 
     /// A report. One that cannot be placed is dropped, not refused: a newer agent may say more than this cloud shows.
@@ -92,8 +90,14 @@ impl Said {
             }
             Some(_) => self.workloads += usize::from(bound.workloads.insert(report.workload.clone())),
         }
-        let change = self.waiting.entry(report.binding_uid).or_default();
-        self.words += usize::from(change.reports.insert(report.workload, said).is_none());
+        self.change(report.binding_uid, |change| drop(change.reports.insert(report.workload, said)));
+    }
+
+    fn change(&mut self, binding_uid: String, edit: impl FnOnce(&mut Change)) {
+        let change = self.waiting.entry(binding_uid).or_default();
+        let before = change.words();
+        edit(change);
+        self.words = self.words + change.words() - before;
     }
 
     /// Whether nothing waits to be written.
