@@ -211,13 +211,18 @@ mod tests {
     use futures::FutureExt;
     use wire::report::Phase as OnWire;
 
-    fn told(reports: &Reports, stream: u64) -> Vec<(String, String, u64, OnWire)> {
+    /// uid, workload, version and phase of a report.
+    type Told = (String, String, u64, &'static str);
+
+    fn told(reports: &Reports, stream: u64) -> Vec<Told> {
         let next = reports.next_ask(stream, |_| true);
-        next.into_iter().map(|r| (r.binding_uid.clone(), r.workload.clone(), r.version, r.phase())).collect()
+        next.into_iter()
+            .map(|r| (r.binding_uid.clone(), r.workload.clone(), r.version, r.phase().as_str_name()))
+            .collect()
     }
 
-    fn level(uid: &str, workload: &str, version: u64, phase: OnWire) -> (String, String, u64, OnWire) {
-        (uid.into(), workload.into(), version, phase)
+    fn level(uid: &str, workload: &str, version: u64, phase: OnWire) -> Told {
+        (uid.into(), workload.into(), version, phase.as_str_name())
     }
 
     const WEB: &str = "Deployment/web";

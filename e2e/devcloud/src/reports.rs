@@ -90,7 +90,9 @@ impl Said {
             }
             Some(_) => self.workloads += usize::from(bound.workloads.insert(report.workload.clone())),
         }
-        self.change(report.binding_uid, |change| drop(change.reports.insert(report.workload, said)));
+        self.change(report.binding_uid, |change| {
+            change.reports.insert(report.workload, said);
+        });
     }
 
     fn change(&mut self, binding_uid: String, edit: impl FnOnce(&mut Change)) {
