@@ -139,6 +139,10 @@ pub struct RunSettings {
     #[arg(long, env = "ENNOTE_K8S_CLEANUP_ORPHANS", default_value = "false", action = clap::ArgAction::Set)]
     pub cleanup_orphans: bool,
 
+    /// What may restart beside the workloads that opted in by ennote.io/restart.
+    #[command(flatten)]
+    pub rollouts: RolloutSettings,
+
     /// Where to write the heartbeat that `healthcheck` reads. Absent: none is written.
     #[arg(long, env = "ENNOTE_HEARTBEAT_FILE")]
     pub heartbeat_file: Option<PathBuf>,
@@ -169,6 +173,22 @@ impl RunSettings {
         names.dedup();
         if names.is_empty() { vec![self.target_namespace.clone()] } else { names }
     }
+}
+
+/// What may restart beside the Deployments, StatefulSets and DaemonSets that opted in. Nothing, unless it is set.
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct RolloutSettings {
+    /// Let a binding with `rollout.workloads: Consumers` restart all that reads its Secret.
+    #[arg(id = "rollouts_consumers", long = "rollouts-consumers", env = "ENNOTE_ROLLOUTS_CONSUMERS", default_value = "false", action = clap::ArgAction::Set)]
+    pub consumers: bool,
+
+    /// Take Reloader's annotations on workloads as an opt-in.
+    #[arg(id = "rollouts_reloader", long = "rollouts-reloader", env = "ENNOTE_ROLLOUTS_RELOADER", default_value = "false", action = clap::ArgAction::Set)]
+    pub reloader: bool,
+
+    /// Watch and restart Rollouts of Argo Rollouts (argoproj.io), where their CRD is installed.
+    #[arg(id = "rollouts_argo", long = "rollouts-argo", env = "ENNOTE_ROLLOUTS_ARGO", default_value = "false", action = clap::ArgAction::Set)]
+    pub argo: bool,
 }
 
 /// How log lines look.
@@ -305,6 +325,19 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Address>().ok().map(|a| a.authority()).as_deref(), want, "{text}");
         }
+    }
+
+    #[test]
+    fn nothing_restarts_beyond_opt_in_unless_it_is_set() {
+        let parse = |args: &[&str]| match Cli::parse_from([&["ennote-agent", "run"], args].concat()).command {
+            Command::Run(run) => run.rollouts,
+            _ => RolloutSettings { consumers: true, reloader: true, argo: true },
+        };
+        assert_eq!(parse(&[]), RolloutSettings::default());
+        let one = RolloutSettings { reloader: true, ..RolloutSettings::default() };
+        assert_eq!(parse(&["--rollouts-reloader", "true", "--rollouts-argo", "false"]), one);
+        let others = RolloutSettings { consumers: true, argo: true, reloader: false };
+        assert_eq!(parse(&["--rollouts-consumers", "true", "--rollouts-argo", "true"]), others);
     }
 
     #[test]

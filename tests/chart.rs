@@ -112,6 +112,8 @@ const ACCEPTED: &[&str] = &[
     "ennote: {auth: {existingSecretName: ennote-auth-secret, existingSecretKey: bootstrap.token}}",
     "ennote: {auth: {audience: 'https://cloud.example.com/agent-join'}}",
     "ennote: {k8s: {secretPrefix: team-, cleanupOrphans: true}}",
+    "rollouts: {consumers: true, reloader: true, argo: true}",
+    "rollouts: {argo: true}",
     "trust: {roots: [47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU], minKeyset: 7}",
     "log: {level: 'ennote_agent=debug,info', format: text}",
     "crds: {install: false}",
@@ -156,6 +158,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("ennote: {k8s: {secretprefix: x}}", "secretprefix"),
     ("ennote: {k8s: {secretPrefix: Team_}}", "secretPrefix"),
     ("ennote: {k8s: {cleanupOrphans: 'yes'}}", "cleanupOrphans"),
+    ("rollouts: {argoRollouts: true}", "argoRollouts"),
+    ("rollouts: {consumers: 'yes'}", "consumers"),
+    ("rollout: {argo: true}", "rollout"),
     ("trust: {root: []}", "root"),
     ("trust: {roots: [short]}", "roots"),
     ("log: {format: yaml}", "format"),
@@ -288,6 +293,34 @@ fn the_agent_has_exactly_these_rights() -> Outcome {
             named(&rendered, "ConfigMap", "ennote-agent-config")?["data"]["ENNOTE_K8S_WATCH_NAMESPACES"],
             namespaces.join(",")
         );
+    }
+    Ok(())
+}
+
+/// Rollouts of Argo: in each watched namespace, and only when asked for. The other two settings are no right.
+#[test]
+fn what_else_may_restart_reaches_the_agent_and_only_argo_adds_a_right() -> Outcome {
+    let rollouts =
+        json!({"apiGroups": ["argoproj.io"], "resources": ["rollouts"], "verbs": ["get", "list", "watch", "patch"]});
+    for (values, [consumers, reloader, argo]) in [
+        ("watchNamespaces: [shop, payments]", ["false"; 3]),
+        ("{watchNamespaces: [shop, payments], rollouts: {consumers: true, reloader: true}}", ["true", "true", "false"]),
+        ("{watchNamespaces: [shop, payments], rollouts: {argo: true}}", ["false", "false", "true"]),
+    ] {
+        let rendered = render(values)?;
+        let settings = &named(&rendered, "ConfigMap", "ennote-agent-config")?["data"];
+        assert_eq!(settings["ENNOTE_ROLLOUTS_CONSUMERS"], consumers, "{values}");
+        assert_eq!(settings["ENNOTE_ROLLOUTS_RELOADER"], reloader, "{values}");
+        assert_eq!(settings["ENNOTE_ROLLOUTS_ARGO"], argo, "{values}");
+        let roles = of_kind(&rendered, "Role");
+        assert_eq!(roles.len(), 2, "{values}");
+        for role in roles {
+            let rules = role["rules"].as_array().ok_or("rules")?;
+            let of_argo: Vec<&Value> = rules.iter().filter(|r| r["apiGroups"] == json!(["argoproj.io"])).collect();
+            let wanted: &[&Value] = if argo == "true" { &[&rollouts] } else { &[] };
+            assert_eq!(of_argo, wanted, "{values}");
+            assert_eq!(rules.len(), 5 + wanted.len(), "{values}: nothing else");
+        }
     }
     Ok(())
 }
@@ -581,8 +614,10 @@ fn examples_parse_and_the_roles_never_reach_status() -> Outcome {
     assert_eq!(kinds, ["Deployment", "StatefulSet", "DaemonSet"]);
     for workload in read("workloads.yaml")? {
         assert_eq!(workload["metadata"]["annotations"]["ennote.io/restart"], "auto");
-        let pod = serde_json::from_value(workload["spec"]["template"]["spec"].clone())?;
-        assert!(ennote_agent::rollout::consumers::secrets_read(&pod).contains("payments-db"), "{workload}");
+        let pod: k8s_openapi::api::core::v1::PodSpec =
+            serde_json::from_value(workload["spec"]["template"]["spec"].clone())?;
+        let pod = serde_json::to_value(pod)?;
+        assert!(ennote_agent::rollout::consumers::secrets_read(&pod).contains_key("payments-db"), "{workload}");
     }
     for role in read("platform/roles.yaml")? {
         assert_eq!(role["kind"], "ClusterRole");

@@ -5,6 +5,9 @@ use crate::domain::reason::{Problem, Reason};
 use kube::core::Status;
 use kube::core::response::StatusCause;
 
+/// Characters of a refusal that are kept.
+const MAX_SENTENCE: usize = 500;
+
 /// A call that did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -23,6 +26,8 @@ pub enum ClusterError {
         reason: String,
         /// `details.causes[]` of the Status, without their messages.
         causes: Vec<Cause>,
+        /// The sentence, where it is one about who may do what. Others may quote values, and are never kept.
+        sentence: Option<String>,
     },
     /// No answer in time.
     #[error("the API server did not answer within {} s", super::DEADLINE.as_secs())]
@@ -58,6 +63,21 @@ impl ClusterError {
     pub fn code(&self) -> Option<u16> {
         match self {
             Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Why a request was refused for good, in the API server's words where it says who refused; `None` for what may go well
+    /// when it is tried again.
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Refused { code: 404 | 409 | 429 | 500.., .. } => None,
+            Self::Refused { sentence: Some(sentence), .. } => Some(sentence.clone()),
+            Self::Refused { code, reason, causes, .. } => {
+                let field = causes.iter().find(|cause| !cause.field.is_empty());
+                let field = field.map(|cause| format!(" of {}", cause.field)).unwrap_or_default();
+                Some(format!("{code} {reason}{field}"))
+            }
             _ => None,
         }
     }
@@ -132,7 +152,15 @@ impl From<kube::Error> for ClusterError {
 fn from_status(status: &Status) -> ClusterError {
     let cause = |cause: &StatusCause| Cause { reason: cause.reason.clone(), field: cause.field.clone() };
     let causes = status.details.iter().flat_map(|details| &details.causes).map(cause).collect();
-    ClusterError::Refused { code: status.code, reason: status.reason.clone(), causes }
+    // RBAC and most webhooks answer 403, a policy 422. What else is not valid, or not readable, is quoted by the API server.
+    let of_secrets = status.details.as_ref().is_some_and(|details| details.kind == "secrets");
+    let message = &status.message;
+    let admission = message.starts_with("admission webhook ") || message.contains(": ValidatingAdmissionPolicy '");
+    let sentence = ((status.code == 403 || admission) && !of_secrets && !message.is_empty()).then(|| {
+        let line = message.replace(|c: char| c.is_control(), " ");
+        line.chars().take(MAX_SENTENCE).collect()
+    });
+    ClusterError::Refused { code: status.code, reason: status.reason.clone(), causes, sentence }
 }
 
 /// An error with its sources, for one log line.
@@ -176,6 +204,17 @@ mod tests {
         let told = long.problem("patch secrets", "shop");
         assert!(told.reason == Reason::BadMapping && told.message.contains("keys of others"), "{}", told.message);
         assert_eq!(problem(413, b"").reason, Reason::BadMapping);
+        let refusal = |code, body: &[u8]| ClusterError::refused(code, body).refusal();
+        assert_eq!(refusal(403, br#"{"reason":"Forbidden","message":"not\non Fridays"}"#).unwrap(), "not on Fridays");
+        let denied = br#"{"message":"admission webhook \"w\" denied the request: no"}"#;
+        assert!(refusal(400, denied).unwrap().ends_with("denied the request: no"));
+        let policy =
+            br#"{"message":"deployments.apps \"web\" is forbidden: ValidatingAdmissionPolicy 'p' denied request: no"}"#;
+        assert!(refusal(422, policy).unwrap().ends_with("denied request: no"));
+        let of_secrets = br#"{"reason":"Forbidden","message":"canary","details":{"kind":"secrets"}}"#;
+        assert_eq!(refusal(403, of_secrets).unwrap(), "403 Forbidden");
+        assert_eq!(refusal(422, br#"{"reason":"Invalid","message":"canary"}"#).unwrap(), "422 Invalid");
+        assert_eq!((refusal(409, b""), refusal(503, b""), refusal(429, b"")), (None, None, None));
         assert!(ClusterError::refused(409, b"").is_stale() && !ClusterError::refused(403, b"").is_stale());
     }
 }

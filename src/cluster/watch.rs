@@ -59,17 +59,18 @@ pub struct SeenSecret {
 #[derive(Clone)]
 pub struct Watches {
     client: Client,
+    workloads: Vec<Kind>,
 }
 
 impl Watches {
-    /// Over this client.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// Over this client, of workloads of these kinds.
+    pub fn new(client: Client, workloads: Vec<Kind>) -> Self {
+        Self { client, workloads }
     }
 
     /// The bindings of a namespace.
     pub fn bindings(&self, namespace: &str) -> BoxStream<'static, Change<EnnoteSecretBinding>> {
-        changes(&self.client, namespace, "ennotesecretbindings", |mut binding: EnnoteSecretBinding| {
+        changes(&self.client, namespace, Kinds::always("ennotesecretbindings"), |mut binding: EnnoteSecretBinding| {
             binding.metadata.managed_fields = None;
             binding
         })
@@ -77,24 +78,43 @@ impl Watches {
 
     /// The Secrets of a namespace, as metadata: no value reaches this process.
     pub fn secrets(&self, namespace: &str) -> BoxStream<'static, Change<SeenSecret>> {
-        changes(&self.client, namespace, "secrets", |found: PartialObjectMeta<Secret>| SeenSecret {
+        changes(&self.client, namespace, Kinds::always("secrets"), |found: PartialObjectMeta<Secret>| SeenSecret {
             secret: reduce(&found.metadata),
             namespace: found.metadata.namespace.unwrap_or_default(),
             name: found.metadata.name.unwrap_or_default(),
         })
     }
 
-    /// The Deployments, StatefulSets and DaemonSets of a namespace.
-    pub fn workloads(&self, namespace: &str) -> [(Kind, BoxStream<'static, Change<Workload>>); 3] {
-        workloads::watch(&self.client, namespace)
+    /// The workloads of a namespace, kind by kind.
+    pub fn workloads(&self, namespace: &str) -> Vec<(Kind, BoxStream<'static, Change<Workload>>)> {
+        workloads::watch(&self.client, namespace, &self.workloads)
     }
 }
 
-/// Watches one kind in one namespace. `what` is its plural, for the log.
+/// What a watch says of the kind that it watches.
+#[derive(Clone, Copy)]
+pub(super) struct Kinds {
+    /// Its plural.
+    pub(super) plural: &'static str,
+    /// The values that grant it.
+    pub(super) granted: &'static str,
+    /// The cluster may do without it, and none of it is there then: how to have it, or not to be told.
+    pub(super) absent: Option<&'static str>,
+}
+
+impl Kinds {
+    /// One that every cluster with the chart has.
+    pub(super) const fn always(plural: &'static str) -> Self {
+        Self { plural, granted: "watchNamespaces including it", absent: None }
+    }
+}
+
+/// Watches one kind in one namespace. A kind that is absent is a list that is complete and empty; it is asked for again every
+/// minute, so that it counts once it is there.
 pub(super) fn changes<K, T>(
     client: &Client,
     namespace: &str,
-    what: &'static str,
+    what: Kinds,
     reduce: impl Fn(K) -> T + Send + 'static,
 ) -> BoxStream<'static, Change<T>>
 where
@@ -110,27 +130,36 @@ where
     let mut relist = Relist { namespace: namespace.to_owned(), known: BTreeSet::new(), listing: BTreeSet::new() };
     let mut report = Report { what, namespace: namespace.to_owned(), failing: None };
     let patient = Patient::default();
-    let listed = patient.listed.clone();
+    let (listed, absent) = (patient.listed.clone(), patient.absent.clone());
     watcher(api, watcher::Config::default())
         .backoff(patient)
         .map(move |event| match event {
             Ok(event) => {
                 match event {
                     Event::Init => listed.store(false, Ordering::Relaxed),
-                    Event::InitDone => listed.store(true, Ordering::Relaxed),
+                    Event::InitDone => {
+                        listed.store(true, Ordering::Relaxed);
+                        // It is there: what fails from now on is tried again as soon as any other.
+                        absent.store(false, Ordering::Relaxed);
+                    }
                     Event::InitApply(_) | Event::Apply(_) | Event::Delete(_) => {}
                 }
                 report.works(&event);
                 relist.translate(event, &reduce)
             }
             Err(error) => {
-                report.fails(&error);
-                vec![]
+                let code = code(&error);
+                report.fails(code);
+                absent.store(what.absent.is_some() && code == 404, Ordering::Relaxed);
+                if absent.load(Ordering::Relaxed) { relist.nothing(&reduce) } else { vec![] }
             }
         })
         .flat_map(stream::iter)
         .boxed()
 }
+
+/// A kind that the cluster may do without is asked for again after this long.
+const ABSENT_AGAIN: Duration = Duration::from_secs(60);
 
 /// The default back-off, but reset only by what comes after a complete list: one that is refused right after its `Init` would
 /// otherwise be tried every second for ever.
@@ -138,12 +167,13 @@ where
 struct Patient {
     pauses: watcher::DefaultBackoff,
     listed: Arc<AtomicBool>,
+    absent: Arc<AtomicBool>,
 }
 
 impl Iterator for Patient {
     type Item = Duration;
     fn next(&mut self) -> Option<Duration> {
-        self.pauses.next()
+        if self.absent.load(Ordering::Relaxed) { Some(ABSENT_AGAIN) } else { self.pauses.next() }
     }
 }
 
@@ -162,6 +192,12 @@ struct Relist {
 }
 
 impl Relist {
+    /// None of the kind is there.
+    fn nothing<K: Resource<DynamicType = ()>, T>(&mut self, reduce: &impl Fn(K) -> T) -> Vec<Change<T>> {
+        self.translate(Event::Init, reduce);
+        self.translate(Event::InitDone, reduce)
+    }
+
     fn translate<K: Resource<DynamicType = ()>, T>(
         &mut self,
         event: Event<K>,
@@ -203,7 +239,7 @@ impl Relist {
 
 /// Says once that a watch fails, with what mends it, and once that it works again.
 struct Report {
-    what: &'static str,
+    what: Kinds,
     namespace: String,
     failing: Option<u16>,
 }
@@ -211,19 +247,22 @@ struct Report {
 impl Report {
     fn works<K>(&mut self, event: &Event<K>) {
         if !matches!(event, Event::Init) && self.failing.take().is_some() {
-            tracing::info!(resource = self.what, namespace = self.namespace, "the watch works again");
+            tracing::info!(resource = self.what.plural, namespace = self.namespace, "the watch works again");
         }
     }
 
-    fn fails(&mut self, error: &watcher::Error) {
-        let code = code(error);
+    fn fails(&mut self, code: u16) {
         if self.failing.replace(code) == Some(code) {
             return;
         }
-        let (what, namespace) = (self.what, &self.namespace);
+        let (Kinds { plural: what, granted, absent }, namespace) = (self.what, &self.namespace);
+        if let Some(mend) = absent.filter(|_| code == 404) {
+            tracing::info!(resource = what, namespace, mend, "not served by this cluster; none is there");
+            return;
+        }
         let mend = match code {
             403 => format!(
-                "grant get, list and watch on {what} in {namespace}: helm upgrade with watchNamespaces including {namespace}; \
+                "grant get, list and watch on {what} in {namespace}: helm upgrade with {granted}; \
                  or create that namespace"
             ),
             404 => "install the CRD: ennote-agent crd | kubectl apply --server-side -f -".to_owned(),
@@ -276,6 +315,9 @@ mod tests {
         told(Event::InitApply(map("d")));
         told(Event::Init);
         assert_eq!(told(Event::InitDone), [gone("d"), listed()], "of a list that broke off");
+        told(Event::Apply(map("e")));
+        assert_eq!(relist.nothing(&name), [gone("e"), listed()], "its kind went");
+        assert_eq!(relist.nothing(&name), [listed()]);
     }
 
     #[test]
@@ -292,5 +334,11 @@ mod tests {
         backoff.listed.store(true, Ordering::Relaxed);
         backoff.reset();
         assert!(backoff.next().unwrap() < Duration::from_secs(2), "once it was complete, a new trouble begins small");
+        backoff.absent.store(true, Ordering::Relaxed);
+        assert_eq!(
+            [backoff.next(), backoff.next()],
+            [Some(ABSENT_AGAIN); 2],
+            "what is absent is asked for now and then"
+        );
     }
 }

@@ -1,16 +1,16 @@
 //! A workload, reduced on arrival to what decisions need. Literal env values are never kept.
 
 use crate::domain::content::short_hash;
-use crate::rollout::consumers::secrets_read;
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use crate::rollout::consumers::{KeysRead, secrets_read};
+use crate::rollout::opt_in::{self, OptIn, OptInRules, RESTART, Reload, WAVE};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, DeploymentCondition, StatefulSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Opt-in annotation on the workload: `auto`, or binding names joined by commas.
-pub const RESTART: &str = "ennote.io/restart";
 /// The one annotation that the agent writes into a pod template.
 pub const CONTENT: &str = "ennote.io/content";
 
@@ -23,13 +23,26 @@ pub enum Kind {
     StatefulSet,
     /// apps/v1 DaemonSet.
     DaemonSet,
+    /// argoproj.io/v1alpha1 Rollout, where the setting says so.
+    Rollout,
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Deployment, Self::StatefulSet, Self::DaemonSet, Self::Rollout];
+
     /// Of a KIND/NAME.
     pub fn of_key(key: &str) -> Option<Self> {
         let (kind, _) = key.split_once('/')?;
-        [Self::Deployment, Self::StatefulSet, Self::DaemonSet].into_iter().find(|k| k.to_string() == kind)
+        Self::ALL.into_iter().find(|k| k.to_string() == kind)
+    }
+
+    /// As in `apps/v1`.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Deployment | Self::StatefulSet | Self::DaemonSet => "apps/v1",
+            Self::Rollout => "argoproj.io/v1alpha1",
+        }
     }
 }
 
@@ -39,25 +52,29 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Which bindings a workload restarts for.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub enum OptIn {
-    /// Not at all.
-    Never,
-    /// For the bindings whose target it reads.
-    Auto,
-    /// For these bindings.
-    Bindings(BTreeSet<String>),
+/// What a restart writes. Either form is a pure function of what the bindings hold, so that one that was written before its
+/// status was, by this life of the agent or by another agent, is found again and not repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    content: String,
+    restart_at: Timestamp,
 }
 
-impl OptIn {
-    fn parse(annotation: Option<&String>) -> Self {
-        match annotation.map(|text| text.trim()) {
-            None | Some("") => Self::Never,
-            Some("auto") => Self::Auto,
-            Some(list) => {
-                Self::Bindings(list.split(',').map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).collect())
-            }
+impl Stamp {
+    /// Of the content of all bindings, and when the newest of those that are due was synced.
+    ///
+    /// Argo Rollouts restarts the pods that were made before `restartAt`, by whole seconds: a pod of the very second in which
+    /// the Secret was written may have read the old one, so the time is the next second's begin.
+    pub fn new(content: String, changed_at: Timestamp) -> Self {
+        let next = Timestamp::from_second(changed_at.as_second().saturating_add(1));
+        Self { content, restart_at: next.unwrap_or(Timestamp::MAX) }
+    }
+
+    /// As it stands on a workload of this kind: the annotation's value, or `spec.restartAt`.
+    pub fn text(&self, kind: Kind) -> String {
+        match kind {
+            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet => self.content.clone(),
+            Kind::Rollout => self.restart_at.to_string(),
         }
     }
 }
@@ -91,18 +108,31 @@ pub struct Workload {
     pub kind: Kind,
     /// Its name in the cluster.
     pub name: String,
-    /// For which bindings it restarts.
+    /// What it says itself of its restarts.
     pub opt_in: OptIn,
-    /// Names of the Secrets that its pod template reads.
-    pub reads: BTreeSet<String>,
-    /// Our annotation on the template.
+    /// What it says in Reloader's annotations; counts only where a setting says so.
+    pub wants_reload: Reload,
+    /// The Secrets that its pod template reads, and which keys of them.
+    pub reads: BTreeMap<String, KeysRead>,
+    /// Lower ones restart first.
+    pub wave: i32,
+    /// What to say of a wave that cannot be read.
+    pub wave_problem: Option<String>,
+    /// Our annotation on the template; of a Rollout `spec.restartAt`, whoever wrote it.
     pub stamp: Option<String>,
-    /// Hash of the template without our annotation.
+    /// Hash of the template without our annotation, so that another one is a restart by someone else. Always the same of a
+    /// Rollout: its new templates may leave pods of the old one for hours, and what has restarted already `restartAt` spares.
     pub template: String,
-    /// Deployment only: spec.paused.
+    /// Deployment only: spec.paused. (Argo restarts the pods of a paused Rollout, too.)
     pub paused: bool,
     /// updateStrategy OnDelete: pods change only when someone deletes them.
     pub on_delete: bool,
+    /// StatefulSet only: pods below this ordinal keep their template.
+    pub partition: i32,
+    /// StatefulSet only: one pod after the other (podManagementPolicy OrderedReady), so that one that is not ready holds up all.
+    pub ordered: bool,
+    /// StatefulSet only: the ordinal of its first pod.
+    pub first_ordinal: i32,
     /// Progress.
     pub numbers: Numbers,
 }
@@ -118,25 +148,44 @@ impl Workload {
         self.metadata.namespace.as_deref().unwrap_or_default()
     }
 
-    /// Whether it restarts for a binding with this target.
-    pub fn restarts_for(&self, binding: &str, target: &str) -> bool {
+    /// Whether it restarts for a binding with this target. Its own word comes first: the settings fill in where it has none.
+    pub fn restarts_for(&self, binding: &str, target: &str, how: &OptInRules) -> bool {
+        let reads = self.reads.contains_key(target);
         match &self.opt_in {
             OptIn::Never => false,
-            OptIn::Auto => self.reads.contains(target),
+            OptIn::Auto => reads,
             OptIn::Bindings(names) => names.contains(binding),
+            OptIn::Unsaid => (how.consumers && reads) || (how.reloader && self.wants_reload.wants(target, reads)),
         }
     }
 
-    fn reduce(kind: Kind, meta: &ObjectMeta, template: &PodTemplateSpec) -> Self {
+    /// The Secrets whose bindings it may restart for, beside the bindings that it names: what it reads, and what it tells
+    /// Reloader. [`Self::restarts_for`] has the last word.
+    pub fn secrets(&self) -> BTreeSet<&str> {
+        self.reads.keys().chain(&self.wants_reload.secrets).map(String::as_str).collect()
+    }
+
+    /// Whether it reads any of these keys of a Secret.
+    pub fn reads_any(&self, secret: &str, keys: &BTreeSet<String>) -> bool {
+        self.reads.get(secret).is_some_and(|read| read.any_of(keys))
+    }
+
+    /// Whether this restart has been begun. A Rollout that someone restarts later than it had to carries it as well.
+    pub fn carries(&self, stamp: &Stamp) -> bool {
+        let Some(stands) = &self.stamp else { return false };
+        match self.kind {
+            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet => *stands == stamp.content,
+            Kind::Rollout => stands.parse::<Timestamp>().is_ok_and(|at| at >= stamp.restart_at),
+        }
+    }
+
+    pub(super) fn reduce(kind: Kind, meta: &ObjectMeta, template: &impl Serialize) -> Self {
         let name = meta.name.clone().unwrap_or_default();
-        let annotations = template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
-        let mut bare = template.clone();
-        if let Some(annotations) = bare.metadata.as_mut().and_then(|m| m.annotations.as_mut()) {
-            annotations.remove(CONTENT);
-        }
-        if bare.metadata.as_ref().is_some_and(|m| m.annotations.as_ref().is_some_and(|a| a.is_empty())) {
-            bare.metadata.as_mut().into_iter().for_each(|m| m.annotations = None);
-        }
+        let mut template = serde_json::to_value(template).unwrap_or_default();
+        let stamp = take_stamp(&mut template);
+        let inner = BTreeMap::<String, String>::deserialize(&template["metadata"]["annotations"]).ok();
+        let own = meta.annotations.as_ref();
+        let (wave, wave_problem) = opt_in::wave(own.and_then(|a| a.get(WAVE)));
         Self {
             metadata: ObjectMeta {
                 name: Some(format!("{kind}/{name}")),
@@ -149,22 +198,44 @@ impl Workload {
             },
             kind,
             name,
-            opt_in: OptIn::parse(meta.annotations.as_ref().and_then(|a| a.get(RESTART))),
-            reads: template.spec.as_ref().map(secrets_read).unwrap_or_default(),
-            stamp: annotations.and_then(|a| a.get(CONTENT)).cloned(),
-            template: short_hash(&serde_json::to_vec(&bare).unwrap_or_default()),
+            opt_in: OptIn::parse(own.and_then(|a| a.get(RESTART))),
+            wants_reload: Reload::of(own, inner.as_ref()),
+            reads: secrets_read(&template["spec"]),
+            wave,
+            wave_problem,
+            stamp,
+            template: short_hash(&serde_json::to_vec(&template).unwrap_or_default()),
             paused: false,
             on_delete: false,
+            partition: 0,
+            ordered: false,
+            first_ordinal: 0,
             numbers: Numbers::default(),
         }
     }
+}
+
+/// Takes our annotation out of a template, and the maps that it leaves empty.
+fn take_stamp(template: &mut Value) -> Option<String> {
+    let meta = template.get_mut("metadata").and_then(Value::as_object_mut)?;
+    let annotations = meta.get_mut("annotations").and_then(Value::as_object_mut)?;
+    let stamp = annotations.remove(CONTENT).and_then(|value| value.as_str().map(str::to_owned));
+    if annotations.is_empty() {
+        meta.remove("annotations");
+    }
+    if meta.is_empty()
+        && let Some(template) = template.as_object_mut()
+    {
+        template.remove("metadata");
+    }
+    stamp
 }
 
 impl From<Deployment> for Workload {
     fn from(object: Deployment) -> Self {
         let spec = object.spec.unwrap_or_default();
         let status = object.status.unwrap_or_default();
-        let exceeded = |c: &k8s_openapi::api::apps::v1::DeploymentCondition| {
+        let exceeded = |c: &DeploymentCondition| {
             c.type_ == "Progressing" && c.status == "False" && c.reason.as_deref() == Some("ProgressDeadlineExceeded")
         };
         Self {
@@ -187,11 +258,14 @@ impl From<StatefulSet> for Workload {
     fn from(object: StatefulSet) -> Self {
         let spec = object.spec.unwrap_or_default();
         let status = object.status.unwrap_or_default();
-        let on_delete = spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("OnDelete");
+        let strategy = spec.update_strategy.unwrap_or_default();
         // updateRevision equals currentRevision once all pods are of the newest template; then updatedReplicas may read 0.
         let settled = status.update_revision.is_some() && status.update_revision == status.current_revision;
         Self {
-            on_delete,
+            on_delete: strategy.type_.as_deref() == Some("OnDelete"),
+            partition: strategy.rolling_update.and_then(|r| r.partition).unwrap_or(0),
+            ordered: spec.pod_management_policy.as_deref() != Some("Parallel"),
+            first_ordinal: spec.ordinals.and_then(|o| o.start).unwrap_or(0),
             numbers: Numbers {
                 observed_generation: status.observed_generation.unwrap_or(0),
                 desired: spec.replicas.unwrap_or(1),
@@ -244,12 +318,24 @@ pub(crate) mod tests {
         serde_json::from_value::<Deployment>(object).unwrap().into()
     }
 
+    pub(crate) fn stateful_set(edit: impl FnOnce(&mut serde_json::Value)) -> Workload {
+        let mut object = json!({
+            "metadata": {"name": "db", "namespace": "shop", "uid": "u", "resourceVersion": "5", "generation": 2,
+                "annotations": {RESTART: "auto"}},
+            "spec": {"replicas": 3, "serviceName": "db", "selector": {}, "template": {"spec": {"containers": [
+                {"name": "c", "envFrom": [{"secretRef": {"name": "db"}}]}]}}},
+            "status": {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3, "availableReplicas": 3}
+        });
+        edit(&mut object);
+        serde_json::from_value::<StatefulSet>(object).unwrap().into()
+    }
+
     #[test]
     fn what_is_kept_holds_no_literal_value() {
         let kept = deployment(|_| ());
         assert!(!serde_json::to_string(&kept).unwrap().contains("canary"));
         assert_eq!((Kind::of_key(kept.key()), Kind::of_key("Pod/x")), (Some(Kind::Deployment), None));
-        assert_eq!((kept.key(), kept.reads.contains("db"), kept.numbers.updated), ("Deployment/web", true, 2));
+        assert_eq!((kept.key(), kept.reads.contains_key("db"), kept.numbers.updated), ("Deployment/web", true, 2));
     }
 
     #[test]
@@ -274,12 +360,99 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn opt_in_is_auto_or_a_list() {
-        let with = |text: &str| deployment(|o| o["metadata"]["annotations"][RESTART] = json!(text));
-        assert!(with("auto").restarts_for("any", "db") && !with("auto").restarts_for("db", "other"));
-        assert!(with("a, b").restarts_for("b", "other") && !with("a, b").restarts_for("c", "db"));
-        assert!(!with("").restarts_for("", "db"));
-        assert!(!deployment(|o| o["metadata"]["annotations"] = json!({})).restarts_for("a", "db"));
+    fn a_stamp_alone_leaves_no_trace_in_the_hash() {
+        let bare = deployment(|_| ());
+        let stamped = deployment(|o| o["spec"]["template"]["metadata"] = json!({"annotations": {CONTENT: "x"}}));
+        assert_eq!(bare.template, stamped.template);
+    }
+
+    const NONE: OptInRules = OptInRules { consumers: false, reloader: false };
+    const CONSUMERS: OptInRules = OptInRules { consumers: true, reloader: false };
+    const RELOADER: OptInRules = OptInRules { consumers: false, reloader: true };
+    const BOTH: OptInRules = OptInRules { consumers: true, reloader: true };
+
+    fn annotated(annotations: serde_json::Value) -> Workload {
+        deployment(|o| o["metadata"]["annotations"] = annotations)
+    }
+
+    #[test]
+    fn the_own_word_of_a_workload_counts_whatever_the_settings_are() {
+        for how in [NONE, CONSUMERS, RELOADER, BOTH] {
+            let says = |text: &str, binding: &str, target: &str| {
+                let reload = json!({RESTART: text, "reloader.stakater.com/auto": "true"});
+                annotated(reload).restarts_for(binding, target, &how)
+            };
+            assert!(says("auto", "any", "db") && !says("auto", "db", "other"), "{how:?}");
+            assert!(says("a, b", "b", "other") && !says("a, b", "c", "db"), "{how:?}");
+            assert!(!says("never", "never", "db") && !says("false", "any", "db"), "{how:?}");
+        }
+    }
+
+    #[test]
+    fn where_a_workload_says_nothing_the_settings_do() {
+        for says in [json!({}), json!({RESTART: ""})] {
+            let web = annotated(says);
+            assert!(!web.restarts_for("a", "db", &NONE) && !web.restarts_for("a", "db", &RELOADER));
+            assert!(web.restarts_for("a", "db", &CONSUMERS) && !web.restarts_for("a", "other", &CONSUMERS));
+        }
+        let auto = annotated(json!({"reloader.stakater.com/auto": "true"}));
+        assert!(auto.restarts_for("a", "db", &RELOADER) && !auto.restarts_for("a", "other", &RELOADER));
+        assert!(!auto.restarts_for("a", "db", &NONE));
+        let listed = annotated(json!({"secret.reloader.stakater.com/reload": "other"}));
+        assert!(listed.restarts_for("a", "other", &RELOADER) && !listed.restarts_for("a", "db", &RELOADER));
+        assert!(!listed.restarts_for("a", "other", &CONSUMERS), "it does not read it");
+        assert_eq!(listed.secrets(), BTreeSet::from(["db", "other"]));
+        let inner = deployment(|o| {
+            o["metadata"]["annotations"] = json!({});
+            o["spec"]["template"]["metadata"] = json!({"annotations": {"reloader.stakater.com/auto": "true"}});
+        });
+        assert!(inner.restarts_for("a", "db", &RELOADER));
+    }
+
+    #[test]
+    fn keys_that_are_read_and_waves_are_kept() {
+        let web = deployment(|o| {
+            o["metadata"]["annotations"][WAVE] = json!("3");
+            o["spec"]["template"]["spec"]["volumes"] =
+                json!([{"name": "v", "secret": {"secretName": "tls", "items": [{"key": "ca", "path": "ca"}]}}]);
+        });
+        let keys = |of: &[&str]| of.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
+        assert!(web.reads_any("tls", &keys(&["ca", "x"])) && !web.reads_any("tls", &keys(&["x"])));
+        assert!(web.reads_any("db", &keys(&["x"])) && !web.reads_any("other", &keys(&["x"])));
+        assert_eq!((web.wave, web.wave_problem), (3, None));
+        let odd = annotated(json!({WAVE: "last"}));
+        assert!(odd.wave == 0 && odd.wave_problem.is_some_and(|said| said.contains("last")));
+    }
+
+    #[test]
+    fn a_stateful_set_tells_its_order_and_its_partition() {
+        let set = |spec: serde_json::Value| {
+            let mut object =
+                json!({"metadata": {"name": "s"}, "spec": {"serviceName": "s", "selector": {}, "template": {}}});
+            object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+            let kept: Workload = serde_json::from_value::<StatefulSet>(object).unwrap().into();
+            (kept.partition, kept.ordered, kept.first_ordinal, kept.on_delete)
+        };
+        assert_eq!(set(json!({})), (0, true, 0, false));
+        assert_eq!(set(json!({"podManagementPolicy": "OrderedReady"})), (0, true, 0, false));
+        assert_eq!(set(json!({"podManagementPolicy": "Parallel", "ordinals": {"start": 5}})), (0, false, 5, false));
+        assert_eq!(set(json!({"updateStrategy": {"type": "OnDelete"}})), (0, true, 0, true));
+        let rolling = json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}});
+        assert_eq!(set(rolling), (2, true, 0, false));
+    }
+
+    #[test]
+    fn a_stamp_is_found_again() {
+        let stamp = Stamp::new("c".into(), "2026-01-01T00:00:05.8Z".parse().unwrap());
+        assert_eq!(
+            (stamp.text(Kind::Deployment), stamp.text(Kind::Rollout)),
+            ("c".into(), "2026-01-01T00:00:06Z".into())
+        );
+        let on_second = Stamp::new("c".into(), "2026-01-01T00:00:05Z".parse().unwrap());
+        assert_eq!(on_second.text(Kind::Rollout), "2026-01-01T00:00:06Z", "status keeps whole seconds, rounded down");
+        let web =
+            |value: &str| deployment(|o| o["spec"]["template"]["metadata"] = json!({"annotations": {CONTENT: value}}));
+        assert!(web("c").carries(&stamp) && !web("d").carries(&stamp) && !deployment(|_| ()).carries(&stamp));
     }
 
     #[test]
