@@ -14,8 +14,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+mod rollout;
 mod status;
 
+pub use rollout::*;
 pub use status::*;
 
 /// What a user asks for: one secret of Ennote as one Kubernetes Secret.
@@ -93,6 +95,10 @@ pub struct EnnoteSecretBindingSpec {
     /// Which keys of the secret to take, and under which names. Only without data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Keys>,
+
+    /// When and how workloads restart for a change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
 
     /// While true the agent leaves the Secret alone: no change is written, no drift repaired, nothing asked of the cloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What happened, and when. Written by the agent only.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
@@ -63,6 +63,10 @@ pub struct EnnoteSecretBindingStatus {
     /// The content that each workload runs, by KIND/NAME: what decides whether a restart is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baselines: Option<BTreeMap<String, String>>,
+
+    /// What else the restarts of this binding depend on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutMemory>,
 }
 
 impl EnnoteSecretBindingStatus {
@@ -97,6 +101,20 @@ pub struct LastHandled {
     /// `ennote.io/sync`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<String>,
+    /// `ennote.io/restart-now`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_now: Option<String>,
+    /// `ennote.io/resume`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
+}
+
+impl LastHandled {
+    /// What the binding controller handles; the rest is the workload controller's.
+    pub fn of_the_binding(&self) -> Option<Self> {
+        let own = Self { restart_now: None, resume: None, ..self.clone() };
+        (own != Self::default()).then_some(own)
+    }
 }
 
 /// The Secret as last written.
@@ -151,9 +169,71 @@ pub struct RolloutStatus {
     /// When it was complete or given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+    /// Why it waits or was skipped, in a word for machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Why it waits, failed or was skipped; empty when there is nothing to say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Other bindings whose change the same restart carries. At most 20 are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_for: Vec<String>,
+}
+
+/// What the restarts of a binding depend on, besides what each workload runs.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutMemory {
+    /// The version that is held in place of a newer one whose rollout failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// What was held when nothing was due and nothing had failed: what onFailure Revert goes back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good: Option<HeldContent>,
+    /// The content that ennote.io/restart-now released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<String>,
+    /// The content whose failures ennote.io/resume has set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<String>,
+    /// Which keys have changed since each content that a workload still runs. With match ChangedKeys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<KeysChanged>,
+}
+
+/// A version that is held in place of a newer one.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// The version that is held.
+    pub version: i64,
+    /// The version whose rollout failed. A newer one ends the hold.
+    pub failed: i64,
+    /// Since when.
+    pub since: Time,
+    /// Set when the cloud no longer has the version that was to be held.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unavailable: bool,
+}
+
+/// A version and its content.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldContent {
+    /// The version.
+    pub version: i64,
+    /// Its content.
+    pub content: String,
+}
+
+/// Keys that have changed since a content.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct KeysChanged {
+    /// The content that a workload runs.
+    pub from: String,
+    /// The keys that differ since then, or have.
+    pub keys: BTreeSet<String>,
 }
 
 /// Phases of a restart.
