@@ -1,6 +1,6 @@
 //! (old status, outcome, now) to the binding controller's part of the new status, by the truth table of DESIGN.md section 3.
 
-use crate::crd::{EnnoteSecretBindingStatus, SourceStatus, TargetStatus};
+use crate::crd::{EnnoteSecretBindingStatus, LastHandled, SourceStatus, TargetStatus};
 use crate::domain::outcome::{Held, Outcome};
 use crate::domain::reason::{Phase, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -35,7 +35,9 @@ pub fn own(status: &EnnoteSecretBindingStatus) -> EnnoteSecretBindingStatus {
         conditions: status.conditions.iter().filter(|c| OWN_TYPES.contains(&c.type_.as_str())).cloned().collect(),
         rollouts: None,
         baselines: None,
+        rollout: None,
         claim: None,
+        last_handled: status.last_handled.as_ref().and_then(LastHandled::of_the_binding),
         ..status.clone()
     }
 }

@@ -8,7 +8,7 @@ use crate::domain::secret_value::SecretData;
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -133,6 +133,12 @@ impl Fingerprints {
     /// The keys.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
+    }
+
+    /// The keys whose values differ, and those that only one of the two has.
+    pub fn differing(&self, other: &Self) -> BTreeSet<String> {
+        let keys = self.0.keys().chain(other.0.keys());
+        keys.filter(|key| self.0.get(*key) != other.0.get(*key)).cloned().collect()
     }
 
     /// Whether there is such a key.

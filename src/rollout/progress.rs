@@ -1,42 +1,63 @@
 //! Where a restart stands, from the workload's own status and nothing else.
 
 use crate::crd::RolloutPhase;
+use crate::rollout::cause::{Cause, Why};
 use crate::rollout::workload::{Kind, Workload};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-/// A rollout that is not complete after this long has failed.
-pub const TIMEOUT: SignedDuration = SignedDuration::from_mins(10);
+/// A set that goes pod by pod and has not replaced one after this long is held up by a pod.
+pub const HELD_UP: SignedDuration = SignedDuration::from_secs(30);
 
-/// Phase, updated-and-ready pods, and what to say.
-pub fn of(workload: &Workload, started_at: Timestamp, now: Timestamp) -> (RolloutPhase, String) {
-    let n = &workload.numbers;
-    let seen = is_seen(workload);
-    let up = ready(workload);
-    if seen && n.desired == 0 && n.total == 0 {
-        return (RolloutPhase::Complete, String::new());
+/// Phase and what to say of it.
+pub fn of(
+    workload: &Workload,
+    started_at: Timestamp,
+    timeout: SignedDuration,
+    now: Timestamp,
+) -> (RolloutPhase, Option<Why>) {
+    if is_settled(workload) {
+        return (RolloutPhase::Complete, None);
     }
-    if seen && n.updated >= n.desired && n.total <= n.desired && n.available >= n.desired {
-        return (RolloutPhase::Complete, String::new());
+    let (up, desired) = (ready(workload), workload.numbers.desired);
+    let since = now.duration_since(started_at);
+    let failed = |cause, what: &str| {
+        let message = format!("{what}, {up} of {desired} pods up; see: {}", look(workload));
+        (RolloutPhase::Failed, Some(Why::new(cause, message)))
+    };
+    if is_seen(workload) && workload.numbers.deadline_exceeded {
+        return failed(Cause::ProgressDeadlineExceeded, "progress deadline exceeded");
     }
-    if seen && n.deadline_exceeded {
-        return (
-            RolloutPhase::Failed,
-            format!("progress deadline exceeded with {up} of {} pods up; see: {}", n.desired, look(workload)),
-        );
-    }
-    if now.duration_since(started_at) > TIMEOUT {
-        return (
-            RolloutPhase::Failed,
-            format!("not complete after 10 minutes, {up} of {} pods up; see: {}", n.desired, look(workload)),
-        );
+    if since > timeout {
+        return failed(Cause::TimedOut, &format!("not complete after {timeout:#}"));
     }
     if workload.on_delete {
-        return (
-            RolloutPhase::Pending,
-            "AwaitingPodDeletion: updateStrategy is OnDelete, pods change when they are deleted".to_owned(),
-        );
+        let message = "updateStrategy is OnDelete: pods change when someone deletes them";
+        return (RolloutPhase::Pending, Some(Why::new(Cause::AwaitingPodDeletion, message)));
     }
-    (RolloutPhase::Progressing, String::new())
+    if since > HELD_UP
+        && let Some(pod) = pod_in_the_way(workload)
+    {
+        let message = format!(
+            "the set waits for {pod} to become ready, which is of an older template: kubectl delete pod {pod} -n {}",
+            workload.namespace()
+        );
+        return (RolloutPhase::Progressing, Some(Why::new(Cause::AwaitingPodDeletion, message)));
+    }
+    (RolloutPhase::Progressing, None)
+}
+
+/// Whether all pods are of the newest template, ready and available.
+pub fn is_settled(workload: &Workload) -> bool {
+    let n = &workload.numbers;
+    if !is_seen(workload) {
+        return false;
+    }
+    if n.desired == 0 {
+        return n.total == 0;
+    }
+    // Pods below the partition keep the old template until someone lowers it.
+    let to_update = (n.desired - workload.partition).max(0);
+    n.updated >= to_update && n.total <= n.desired && n.available >= n.desired
 }
 
 /// Pods that are certainly both of the newest template and ready. The status counts the two apart, so pods of older templates
@@ -46,29 +67,43 @@ pub fn ready(workload: &Workload) -> i32 {
     if is_seen(workload) { (n.ready - (n.total - n.updated).max(0)).clamp(0, n.updated.max(0)) } else { 0 }
 }
 
+/// The pod of an older template that an OrderedReady set waits for before it replaces any: such a set never gets past a pod
+/// that does not become ready, not even by a template that would mend it.
+/// <https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#forced-rollback>
+fn pod_in_the_way(workload: &Workload) -> Option<String> {
+    let n = &workload.numbers;
+    let held = workload.kind == Kind::StatefulSet && workload.ordered && is_seen(workload);
+    // Sets are updated from the highest ordinal down, so that is where a template that failed has begun.
+    (held && n.updated == 0 && n.ready < n.desired)
+        .then(|| format!("{}-{}", workload.name, workload.first_ordinal + n.desired - 1))
+}
+
 /// Whether the numbers speak of the newest template.
 fn is_seen(workload: &Workload) -> bool {
     workload.numbers.observed_generation >= workload.metadata.generation.unwrap_or(0)
 }
 
 fn look(workload: &Workload) -> String {
-    let kind = match workload.kind {
-        Kind::Deployment => "deployment",
-        Kind::StatefulSet => "statefulset",
-        Kind::DaemonSet => "daemonset",
+    let command = match workload.kind {
+        Kind::Deployment => "kubectl rollout status deployment/",
+        Kind::StatefulSet => "kubectl rollout status statefulset/",
+        Kind::DaemonSet => "kubectl rollout status daemonset/",
+        Kind::Rollout => "kubectl argo rollouts status ",
     };
-    format!("kubectl rollout status {kind}/{} -n {}", workload.name, workload.namespace())
+    format!("{command}{} -n {}", workload.name, workload.namespace())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollout::workload::tests::deployment;
+    use crate::rollout::workload::tests::{deployment, stateful_set};
     use serde_json::json;
+
+    const TIMEOUT: SignedDuration = SignedDuration::from_mins(10);
 
     fn phase(edit: impl FnOnce(&mut serde_json::Value), seconds: i64) -> RolloutPhase {
         let start = Timestamp::UNIX_EPOCH;
-        of(&deployment(edit), start, start + SignedDuration::from_secs(seconds)).0
+        of(&deployment(edit), start, TIMEOUT, start + SignedDuration::from_secs(seconds)).0
     }
 
     #[test]
@@ -107,5 +142,34 @@ mod tests {
             o["status"] = json!({"observedGeneration": 2});
         };
         assert_eq!(phase(none, 1), RolloutPhase::Complete);
+    }
+
+    #[test]
+    fn a_set_that_is_held_up_names_the_pod() {
+        let start = Timestamp::UNIX_EPOCH;
+        let told = |edit: fn(&mut serde_json::Value), seconds: i64| {
+            let set = stateful_set(|o| {
+                o["status"] = json!({"observedGeneration": 2, "replicas": 3, "readyReplicas": 2, "availableReplicas": 2,
+                    "updatedReplicas": 0, "currentRevision": "r1", "updateRevision": "r3"});
+                edit(o);
+            });
+            of(&set, start, TIMEOUT, start + SignedDuration::from_secs(seconds)).1.map(|why| why.message)
+        };
+        assert_eq!(told(|_| (), 5), None, "pods take a moment");
+        let message = told(|_| (), 31).unwrap();
+        assert!(message.contains("kubectl delete pod db-2 -n shop"), "{message}");
+        assert!(told(|o| o["spec"]["ordinals"] = json!({"start": 5}), 31).unwrap().contains("db-7"));
+        assert_eq!(told(|o| o["spec"]["podManagementPolicy"] = json!("Parallel"), 31), None);
+        assert_eq!(told(|o| o["status"]["updatedReplicas"] = json!(1), 31), None, "it goes on");
+    }
+
+    #[test]
+    fn pods_below_the_partition_are_not_waited_for() {
+        let set = stateful_set(|o| {
+            o["spec"]["updateStrategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 2}});
+            o["status"] = json!({"observedGeneration": 2, "replicas": 3, "readyReplicas": 3, "availableReplicas": 3,
+                "updatedReplicas": 1, "currentRevision": "r1", "updateRevision": "r2"});
+        });
+        assert!(is_settled(&set));
     }
 }
