@@ -26,7 +26,7 @@ use crate::crd::EnnoteSecretBinding;
 use crate::domain::request::Defaults;
 use crate::health;
 use crate::identity::join::Issuer;
-use crate::rollout::workload::Workload;
+use crate::rollout::workload::{Kind, Workload};
 use futures::FutureExt;
 use kube::runtime::reflector::store::Writer;
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let channel = channel::connect(&settings.api_url, settings.tls_ca_file.as_deref(), settings.allow_plaintext)?;
     let client = crate::cluster::connect().await?;
 
-    let inbox = Inbox::default();
+    let (inbox, reports) = (Inbox::default(), Reports::default());
     let (state, link_state) = watch::channel(LinkState::default());
     let (arrivals, arrived) = mpsc::channel(1024);
     let anchors = Anchors {
@@ -95,13 +95,16 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         authority: settings.api_url.authority(),
         stand_by: Duration::from_secs(settings.stand_by),
         inbox: inbox.clone(),
-        reports: Reports::default(),
+        reports: reports.clone(),
         state,
         arrivals,
     };
 
+    let kinds: Vec<Kind> =
+        Kind::ALL.into_iter().filter(|kind| *kind != Kind::Rollout || settings.rollouts.argo).collect();
     let stores = (Writer::<EnnoteSecretBinding>::default(), Writer::<Workload>::default());
-    let (wake_workload, workload_wakes) = mpsc::unbounded_channel();
+    let (workload_wakes, woken_workloads) = mpsc::unbounded_channel();
+    let (binding_wakes, woken_bindings) = mpsc::unbounded_channel();
     let (wake_report, report_wakes) = mpsc::unbounded_channel();
     let shared = Arc::new(Context {
         secrets: Secrets::new(client.clone()),
@@ -109,6 +112,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         status: StatusWriter::new(client.clone(), &settings.instance_name),
         workloads: Workloads::new(client.clone()),
         inbox,
+        reports,
         link: link_state.clone(),
         bindings: stores.0.as_reader(),
         seen_workloads: stores.1.as_reader(),
@@ -116,24 +120,27 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         latest: Latest::default(),
         memos: Memos::default(),
         targets: Targets::default(),
-        lists: Lists::new(namespaces.len()),
-        wake_workload,
+        lists: Lists::new(namespaces.len(), &kinds),
+        workload_wakes,
+        binding_wakes,
         wake_report,
         defaults: Defaults { secret_prefix: settings.secret_prefix.clone(), cleanup_orphans: settings.cleanup_orphans },
+        rollouts: settings.rollouts,
         agent: format!("{}/{}", settings.target_namespace, settings.instance_name),
         claims: Claims::default(),
         patience: Duration::from_secs(settings.claim_patience.max(1)),
         started: Instant::now(),
     });
     let context = Arc::new(WorkloadContext { shared: shared.clone(), memos: WorkloadMemos::default() });
-    let wakes = Wakes { arrivals: arrived, workloads: workload_wakes, link: link_state.clone() };
+    let wakes =
+        Wakes { arrivals: arrived, workloads: woken_workloads, bindings: woken_bindings, link: link_state.clone() };
     let (stop_bindings, bindings_stopped) = oneshot::channel();
     let (stop_workloads, workloads_stopped) = oneshot::channel();
 
     let link = tokio::spawn(link.run());
     let reporter = tokio::spawn(report::run(shared.clone(), report_wakes));
     let heart = tokio::spawn(heartbeat(settings.heartbeat_file.clone(), shared.clone(), link_state));
-    let watches = Watches::new(client);
+    let watches = Watches::new(client, kinds.clone());
     let controllers = tokio::spawn(async move {
         triggers::run(watches, &namespaces, stores, context, wakes, (bindings_stopped, workloads_stopped)).await;
     });

@@ -49,6 +49,8 @@ pub struct Arrival {
     pub wanted_at_ms: Option<i64>,
     /// The version that was known when it was asked for; 0: it was asked for in any case.
     pub known: u64,
+    /// Exactly this version was asked for.
+    pub pin: Option<u64>,
     answer: Answer,
     _room: Room,
 }
@@ -384,7 +386,8 @@ impl Inbox {
         self.in_use.fetch_add(1, Ordering::Relaxed);
         let room = Room { in_use: self.in_use.clone(), freed: self.changed.clone() };
         let known = want.declared.map_or(0, |(_, known)| known);
-        let arrival = Arrival { want_id: have.id, wanted_at_ms: want.wanted_at_ms, known, answer, _room: room };
+        let (wanted_at_ms, pin) = (want.wanted_at_ms, want.wanted.pin);
+        let arrival = Arrival { want_id: have.id, wanted_at_ms, known, pin, answer, _room: room };
         let replaced = table.arrivals.insert(uid, (via.stream, arrival));
         drop(table);
         drop(replaced);

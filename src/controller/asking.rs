@@ -21,26 +21,36 @@ const GRACE: Duration = Duration::from_secs(1);
 /// A pass that has just asked about a denial again need not come back sooner.
 const MIN_DENY_PAUSE: Duration = Duration::from_secs(48);
 
-/// Nothing has arrived: see that the want stands, and say what is waited for.
+/// The version that the Secret demonstrably holds, or 0.
+pub(super) fn holds(request: &Request, observed: &Observed, binding: &EnnoteSecretBinding, context: &Context) -> u64 {
+    let session = context.link.borrow().session.clone();
+    let home = session.as_ref().map(|s| (s.identity.organization.as_str(), s.identity.workspace.as_str()));
+    let status = binding.status.clone().unwrap_or_default();
+    known_version(request, observed, &status, home)
+}
+
+/// Nothing has arrived: see that the want stands, and say what is waited for. `passed_over` is a version whose rollout failed, in
+/// place of which another is held.
 pub(super) fn ask(
     binding: &EnnoteSecretBinding,
     request: &Request,
     wanted: &Wanted,
     observed: &Observed,
+    passed_over: Option<i64>,
     memo: Option<Memo>,
     context: &Context,
 ) -> Pass {
     let status = binding.status.clone().unwrap_or_default();
-    let session = context.link.borrow().session.clone();
-    let home = session.as_ref().map(|s| (s.identity.organization.as_str(), s.identity.workspace.as_str()));
     // What a person accepts counts from the next word of the cloud on, which therefore has to come in any case.
     let accepts = high_water::accepted(binding).is_ok_and(|accepted| accepted.is_some());
     // So it has where a person asks to sync again, and where nothing is known of what the Secret should hold.
     let renews = request.renews(&status);
-    let known = if accepts || renews || request.mode == Mode::Observe {
+    let known = if let Some(failed) = passed_over.filter(|_| wanted.pin.is_none()) {
+        u64::try_from(failed).unwrap_or(0)
+    } else if accepts || renews || request.mode == Mode::Observe {
         0
     } else {
-        known_version(request, observed, &status, home)
+        holds(request, observed, binding, context)
     };
     let now = Instant::now();
     match memo.as_ref().map(|m| &m.fact) {

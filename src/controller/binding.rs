@@ -3,7 +3,7 @@
 
 use crate::cloud::inbox::Wanted;
 use crate::cluster::error::ClusterError;
-use crate::controller::asking::ask;
+use crate::controller::asking::{ask, holds};
 use crate::controller::binding_status;
 use crate::controller::claiming::{Stand, stand};
 use crate::controller::context::{Context, Fact, List, Memo};
@@ -11,7 +11,8 @@ use crate::controller::deletion::{clean_up, make_anew, not_patched, tombstone};
 use crate::controller::delivery::{Taken, take_in};
 use crate::controller::observing;
 use crate::controller::pass::{Pass, deny_pause, is_ready, trouble};
-use crate::crd::{EnnoteSecretBinding, Mode};
+use crate::controller::{reporting, reverting, rollout_asks};
+use crate::crd::{EnnoteSecretBinding, Hold, Mode};
 use crate::domain::conditions::is_synced;
 use crate::domain::deletions;
 use crate::domain::drift;
@@ -56,6 +57,7 @@ pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>)
     // What was known already answers no ask: the word that was asked for is still to come.
     let handled = acknowledge.is_some() && !(outcome == Outcome::Unchanged && again.is_none());
     binding_status::write(&binding, &outcome, handled, &context).await?;
+    reporting::binding(&binding, &outcome, acknowledge.as_ref().map(|(_, version)| *version), &context);
     // Only now: the API server has taken it.
     if let Some((wanted, version)) = acknowledge {
         context.want(&wanted, version, true);
@@ -88,6 +90,7 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
             return Pass::say(problem);
         }
     };
+    rollout_asks::take_up(binding, &request, context);
     // A binding that is not known yet would pass for gone.
     let listed = [List::Bindings, List::Secrets].into_iter().all(|list| context.lists.has(&request.namespace, list));
     if !listed || !context.settled(&request.namespace) {
@@ -131,10 +134,18 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
         }
         _ => {}
     }
-    let wanted = wanted(&request);
+    let hold = reverting::hold(binding, &request, context);
+    let wanted = match &hold {
+        Some(hold) => held_back(&request, hold, &observed, binding, context),
+        None => wanted(&request),
+    };
     match context.inbox.take(&request.uid) {
         Some(arrival) => {
+            let missing = arrival.pin.is_some() && hold.is_some();
             let mut taken = take_in(binding, &request, arrival, context).await;
+            if missing && matches!(taken, Taken::Standing(_)) {
+                return reverting::give_up(binding, context);
+            }
             if let Taken::Held(_) = taken
                 && let Err(problem) = clean_up(binding, &request, context).await
             {
@@ -142,7 +153,7 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
             }
             settle(binding, &request, wanted, taken, memo.map_or(0, |m| m.failures), context)
         }
-        None => ask(binding, &request, &wanted, &observed, memo, context).within(kept),
+        None => ask(binding, &request, &wanted, &observed, hold.map(|hold| hold.failed), memo, context).within(kept),
     }
 }
 
@@ -196,6 +207,21 @@ fn needs_anew(memo: &Memo) -> bool {
     matches!(&memo.fact, Fact::Seen(_, problem) if problem.reason == Reason::RecreateNeeded)
 }
 
+/// While a version is held in place of a newer one: exactly that one, until the Secret holds it; then whatever is newer than the
+/// one that failed.
+fn held_back(
+    request: &Request,
+    hold: &Hold,
+    observed: &Observed,
+    binding: &EnnoteSecretBinding,
+    context: &Context,
+) -> Wanted {
+    let version = u64::try_from(hold.version).unwrap_or(0);
+    let there = holds(request, observed, binding, context) == version;
+    let renews = binding.status.as_ref().is_some_and(|status| request.renews(status));
+    Wanted { pin: (!there || renews).then_some(version), ..wanted(request) }
+}
+
 fn wanted(request: &Request) -> Wanted {
     Wanted {
         namespace: request.namespace.clone(),
@@ -222,7 +248,9 @@ fn settle(
             context.memos.forget(&request.uid);
             // What the Secret holds: below the mark where it is pinned.
             let version = held.target.version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0);
-            Pass::Done { outcome: Outcome::Synced(held), again: None, acknowledge: Some((wanted, version)) }
+            // A version that is held back was asked for by its number; what is newer has to be asked for from now on.
+            let again = (wanted.pin != request.source.pin).then_some(Duration::ZERO);
+            Pass::Done { outcome: Outcome::Synced(held), again, acknowledge: Some((wanted, version)) }
         }
         Taken::Foreseen(version, expected) => {
             let observed = context.index.observe(&request.namespace, request.target.as_str());

@@ -60,7 +60,7 @@ pub(super) async fn write(
     if next.content != old.content
         && let Ok(request) = Request::parse(binding, &context.defaults)
     {
-        context.wake_workloads_of(&request.namespace, &request.binding, request.target.as_str());
+        context.wake_workloads_of(binding, &request);
     }
     announce(binding, &old, &next, outcome, context).await;
     Ok(())

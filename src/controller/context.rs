@@ -2,18 +2,21 @@
 
 use crate::clock;
 use crate::cloud::inbox::{Inbox, Wanted};
+use crate::cloud::reports::Reports;
 use crate::cloud::state::LinkState;
 use crate::cluster::secrets::{SecretIndex, Secrets};
 use crate::cluster::status::StatusWriter;
 use crate::cluster::workloads::Workloads;
+use crate::config::RolloutSettings;
 use crate::controller::claiming::Claims;
 use crate::controller::ledgers::Ledgers;
 use crate::controller::observing::Foreseen;
-use crate::crd::EnnoteSecretBinding;
+use crate::crd::{EnnoteSecretBinding, RolloutWorkloads};
 use crate::domain::claim;
 use crate::domain::drift;
 use crate::domain::reason::Problem;
 use crate::domain::request::{Asks, Defaults, Request};
+use crate::rollout::opt_in::{OptIn, OptInRules};
 use crate::rollout::workload::{Kind, Workload};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -40,6 +43,8 @@ pub struct Context {
     pub workloads: Workloads,
     /// Wants and arrivals.
     pub inbox: Inbox,
+    /// What the cloud is told of versions and rollouts.
+    pub reports: Reports,
     /// The link to the cloud.
     pub link: watch::Receiver<LinkState>,
     /// Bindings as watched.
@@ -57,11 +62,15 @@ pub struct Context {
     /// Which lists are complete.
     pub lists: Lists,
     /// Wakes the workload controller.
-    pub wake_workload: mpsc::UnboundedSender<ObjectRef<Workload>>,
+    pub workload_wakes: mpsc::UnboundedSender<ObjectRef<Workload>>,
+    /// Wakes the binding controller.
+    pub binding_wakes: mpsc::UnboundedSender<ObjectRef<EnnoteSecretBinding>>,
     /// Wakes the reporter of rollouts.
     pub wake_report: mpsc::UnboundedSender<(String, String)>,
     /// What the settings say of bindings that do not say it themselves.
     pub defaults: Defaults,
+    /// What the settings allow of restarts.
+    pub rollouts: RolloutSettings,
     /// The name of this agent in status, as NAMESPACE/NAME.
     pub agent: String,
     /// What is remembered of other agents.
@@ -91,16 +100,53 @@ impl Context {
     }
 
     /// Wakes the workloads that restart for a binding.
-    pub fn wake_workloads_of(&self, namespace: &str, binding: &str, target: &str) {
-        for workload in self.workloads_of(namespace, binding, target) {
+    pub fn wake_workloads_of(&self, binding: &EnnoteSecretBinding, request: &Request) {
+        for workload in self.workloads_of(binding, request) {
             // The receiver lives as long as the controller; at shutdown nobody has to be woken.
-            let _ = self.wake_workload.send(ObjectRef::from_obj(workload.as_ref()));
+            let _ = self.workload_wakes.send(ObjectRef::from_obj(workload.as_ref()));
         }
     }
 
+    /// Wakes one workload, by KIND/NAME.
+    pub fn wake_workload(&self, namespace: &str, workload: &str) {
+        let _ = self.workload_wakes.send(ObjectRef::new(workload).within(namespace));
+    }
+
+    /// Wakes one binding.
+    pub fn wake_binding(&self, namespace: &str, binding: &str) {
+        let _ = self.binding_wakes.send(ObjectRef::new(binding).within(namespace));
+    }
+
     /// The workloads that restart for a binding.
-    pub fn workloads_of(&self, namespace: &str, binding: &str, target: &str) -> Vec<Arc<Workload>> {
-        self.seen_workloads.state_filter(|w| w.namespace() == namespace && w.restarts_for(binding, target))
+    pub fn workloads_of(&self, binding: &EnnoteSecretBinding, request: &Request) -> Vec<Arc<Workload>> {
+        let (namespace, rules) = (request.namespace.as_str(), self.opt_in_rules(binding));
+        let (name, target) = (request.binding.as_str(), request.target.as_str());
+        self.seen_workloads.state_filter(|w| w.namespace() == namespace && w.restarts_for(name, target, &rules))
+    }
+
+    /// The bindings that a workload restarts for.
+    pub fn bindings_of(&self, workload: &Workload) -> Vec<Arc<EnnoteSecretBinding>> {
+        let namespace = workload.namespace();
+        let names: BTreeSet<String> = match &workload.opt_in {
+            OptIn::Never => return vec![],
+            OptIn::Bindings(names) => names.clone(),
+            OptIn::Auto | OptIn::Unsaid => {
+                workload.secrets().iter().flat_map(|secret| self.targets.bindings(namespace, secret)).collect()
+            }
+        };
+        let bindings = names.iter().filter_map(|name| self.binding(namespace, name));
+        bindings
+            .filter(|binding| {
+                let name = binding.metadata.name.as_deref().unwrap_or_default();
+                let target = self.targets.of(namespace, name);
+                target.is_some_and(|target| workload.restarts_for(name, &target, &self.opt_in_rules(binding)))
+            })
+            .collect()
+    }
+
+    fn opt_in_rules(&self, binding: &EnnoteSecretBinding) -> OptInRules {
+        let consumers = binding.spec.rollout.as_ref().and_then(|r| r.workloads) == Some(RolloutWorkloads::Consumers);
+        OptInRules { consumers: consumers && self.rollouts.consumers, reloader: self.rollouts.reloader }
     }
 
     /// Whether this very binding is still there, and not another agent's. The watch and all passes run in one task, so what holds is true until the
@@ -135,6 +181,7 @@ impl Context {
     /// Forgets a binding that is gone.
     pub fn forget(&self, namespace: &str, name: &str, uid: &str) {
         self.inbox.unwant(uid);
+        self.reports.forget(uid);
         self.memos.end(uid);
         self.claims.forget(uid);
         self.latest.forget(uid);
@@ -341,12 +388,13 @@ pub enum List {
 }
 
 impl List {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Bindings,
         Self::Secrets,
         Self::Workloads(Kind::Deployment),
         Self::Workloads(Kind::StatefulSet),
         Self::Workloads(Kind::DaemonSet),
+        Self::Workloads(Kind::Rollout),
     ];
 
     fn place(self) -> usize {
@@ -355,23 +403,25 @@ impl List {
 }
 
 /// Which lists are complete, per watched namespace.
-#[derive(Default)]
 pub struct Lists {
     told: Mutex<HashMap<String, [bool; List::ALL.len()]>>,
+    /// What is told before anything is: the kinds that nobody watches.
+    first: [bool; List::ALL.len()],
     watched: usize,
     all: AtomicBool,
 }
 
 impl Lists {
-    /// For so many watched namespaces.
-    pub fn new(watched: usize) -> Self {
-        Self { watched, ..Self::default() }
+    /// For so many watched namespaces, and workloads of these kinds.
+    pub fn new(watched: usize, kinds: &[Kind]) -> Self {
+        let first = List::ALL.map(|list| matches!(list, List::Workloads(kind) if !kinds.contains(&kind)));
+        Self { told: Mutex::default(), first, watched, all: AtomicBool::new(false) }
     }
 
     /// A list is complete.
     pub fn told(&self, namespace: &str, list: List) {
         let mut told = lock(&self.told);
-        told.entry(namespace.to_owned()).or_default()[list.place()] = true;
+        told.entry(namespace.to_owned()).or_insert(self.first)[list.place()] = true;
         let complete = told.values().filter(|lists| lists.iter().all(|told| *told)).count();
         self.all.store(complete >= self.watched, Ordering::Relaxed);
     }
@@ -419,8 +469,9 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_complete_when_all_five_lists_are() {
-        let lists = Lists::new(1);
+    fn a_namespace_is_complete_when_all_lists_are_that_somebody_watches() {
+        let apps = [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet];
+        let lists = Lists::new(1, &apps);
         lists.told("n", List::Bindings);
         lists.told("n", List::Secrets);
         for _ in 0..3 {
@@ -433,6 +484,13 @@ mod tests {
         );
         lists.told("n", List::Workloads(Kind::StatefulSet));
         assert!(lists.complete("n") && lists.all() && !lists.complete("m"));
+        let with_argo = Lists::new(1, &Kind::ALL);
+        for list in [List::Bindings, List::Secrets].into_iter().chain(apps.map(List::Workloads)) {
+            with_argo.told("n", list);
+        }
+        assert!(!with_argo.complete("n") && !with_argo.all());
+        with_argo.told("n", List::Workloads(Kind::Rollout));
+        assert!(with_argo.complete("n") && with_argo.all());
     }
 
     #[tokio::test(start_paused = true)]

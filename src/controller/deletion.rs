@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_conflict_is_no_fault_that_is_told() {
-        let refused = |code| ClusterError::Refused { code, reason: String::new(), causes: vec![] };
+        let refused = |code| ClusterError::Refused { code, reason: String::new(), causes: vec![], sentence: None };
         for code in [404, 409] {
             assert!(matches!(not_patched(&refused(code), &request()), Pass::Hold(_)), "{code}");
         }

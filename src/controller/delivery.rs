@@ -10,7 +10,7 @@ use crate::controller::{report, workload};
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, Mode, SourceStatus, TargetStatus};
 use crate::crypto::envelope::{Expected, Opened};
 use crate::domain::conditions::is_synced;
-use crate::domain::content::{Fingerprints, StampKey};
+use crate::domain::content::{Content, Fingerprints, StampKey};
 use crate::domain::deletions::notice;
 use crate::domain::drift;
 use crate::domain::high_water::{self, ACCEPT, Asked, Verdict, admit};
@@ -83,7 +83,7 @@ pub(super) async fn take_in(
 }
 
 async fn judge(binding: &EnnoteSecretBinding, request: &Request, arrival: Arrival, context: &Context) -> Taken {
-    let (wanted_at_ms, asked) = (arrival.wanted_at_ms, Asked { pin: request.source.pin, known: arrival.known });
+    let (wanted_at_ms, asked) = (arrival.wanted_at_ms, Asked { pin: arrival.pin, known: arrival.known });
     let (accepted, nonsense) = match high_water::accepted(binding) {
         Ok(accepted) => (accepted, None),
         Err(sentence) => (None, Some(sentence)),
@@ -201,7 +201,8 @@ async fn write(
         let keys = data.len();
         let planned = plan(request, &observed, data, &payload.key, edited);
         let moves = status.content.as_deref() != Some(planned.prints.content().as_str());
-        if moves && let Err(error) = settle(binding, request, status, context).await {
+        let next = (payload.source.version, &planned.prints, &observed);
+        if moves && let Err(error) = settle(binding, request, status, next, context).await {
             return Taken::Again(error.problem("patch ennotesecretbindings/status", namespace));
         }
         let created = matches!(planned.step, Step::Create(_));
@@ -319,10 +320,18 @@ async fn settle(
     binding: &EnnoteSecretBinding,
     request: &Request,
     status: &EnnoteSecretBindingStatus,
+    (version, prints, observed): (i64, &Fingerprints, &Observed),
     context: &Context,
 ) -> Result<(), ClusterError> {
-    let Some(content) = &status.content else { return Ok(()) };
-    if workload::record_missing(binding, request, content, context) {
+    let Some(content) = status.content.as_deref().map(Content::from_text) else { return Ok(()) };
+    let before = match observed {
+        Observed::Present(secret) => secret.fingerprints.as_ref().filter(|held| held.content() == content),
+        Observed::Absent => None,
+    };
+    let changed = before.map(|held| held.differing(prints));
+    let next = workload::Next { version, content: prints.content(), changed: changed.as_ref() };
+    let held = (status.held_version().unwrap_or(0), &content);
+    if workload::before_a_move(binding, request, held, &next, context) {
         report::write(context, &request.namespace, &request.binding).await?;
     }
     Ok(())

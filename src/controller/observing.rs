@@ -40,7 +40,7 @@ pub(super) fn pass(
                 None => Pass::say(Outcome::Foreseen(forecast(request, observed, expected))),
             }
         }
-        _ => ask(binding, request, wanted, observed, memo, context),
+        _ => ask(binding, request, wanted, observed, None, memo, context),
     }
 }
 

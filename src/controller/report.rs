@@ -92,6 +92,7 @@ fn prune(context: &Context, binding: &EnnoteSecretBinding, namespace: &str) {
     };
     context.ledgers.with(binding, |ledger| {
         for workload in ledger.workloads().into_iter().filter(gone) {
+            context.reports.forget_workload(binding.metadata.uid.as_deref().unwrap_or_default(), &workload);
             ledger.forget(&workload);
         }
     });

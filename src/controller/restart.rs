@@ -3,21 +3,27 @@
 use crate::cluster::error::{Chain, ClusterError};
 use crate::cluster::status::Notice;
 use crate::controller::context::Context;
+use crate::controller::reverting;
 use crate::controller::workload::{Memo, Reader};
-use crate::crd::{EnnoteSecretBinding, RolloutPhase, RolloutStatus};
+use crate::crd::{EnnoteSecretBinding, OnFailure, RolloutPhase, RolloutStatus};
+use crate::rollout::cause::{Cause, Why};
 use crate::rollout::ledger::Ledger;
-use crate::rollout::progress::{self, TIMEOUT};
-use crate::rollout::rollout_plan::{Decision, MIN_INTERVAL, QUIET};
-use crate::rollout::workload::Workload;
+use crate::rollout::progress::{self, HELD_UP};
+use crate::rollout::rollout_plan::Decision;
+use crate::rollout::workload::{Stamp, Workload};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::runtime::controller::Action;
 use std::time::Duration;
 
 /// A stamp that was refused is tried again after this long, and on the next event.
 const REFUSED_AGAIN: Duration = Duration::from_secs(30);
+/// What waits for a time is looked at again after this long at the latest: the time is the cloud's, and may be set.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// `alsoFor` names at most this many bindings.
+const ALSO_FOR: usize = 20;
 
 /// Changes a ledger and has it written if it moved.
 pub(super) fn change<T>(binding: &EnnoteSecretBinding, context: &Context, act: impl FnOnce(&mut Ledger) -> T) -> T {
@@ -39,7 +45,7 @@ pub(super) struct Pass<'a> {
     pub(super) now: Timestamp,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
     pub(super) async fn act(&self, decision: Decision, memo: &mut Memo) -> Result<Action, ClusterError> {
         match decision {
             Decision::Nothing => Ok(self.follow().await),
@@ -58,19 +64,32 @@ impl Pass<'_> {
                 // What else is due is decided with the baselines in place.
                 Ok(Action::requeue(Duration::ZERO))
             }
+            Decision::Pass(bindings) => {
+                self.each(|ledger, reader| {
+                    if bindings.contains(&reader.reading.binding) {
+                        ledger.record(self.workload.key(), &reader.reading.content);
+                        let waited =
+                            ledger.rollout(self.workload.key()).is_some_and(|r| r.phase == RolloutPhase::Pending);
+                        if waited {
+                            ledger.drop_rollout(self.workload.key());
+                        }
+                    }
+                });
+                Ok(Action::requeue(Duration::ZERO))
+            }
             Decision::Record(why) => {
-                self.record(why);
+                self.record(&why);
+                self.wake_those_that_wait();
                 Ok(self.follow().await)
             }
-            Decision::Wait(until) => {
-                if until.duration_since(self.now) > QUIET {
-                    self.pending(&format!("restarts are at least {} s apart", MIN_INTERVAL.as_secs()));
-                }
-                Ok(Action::requeue(Duration::try_from(until.duration_since(self.now)).unwrap_or_default()))
+            Decision::Wait(until, why) => {
+                why.iter().for_each(|why| self.pending(why));
+                let left = Duration::try_from(until.duration_since(self.now)).unwrap_or_default();
+                Ok(Action::requeue(left.min(LOOK_AGAIN)))
             }
             Decision::Pending(why) => {
                 self.pending(&why);
-                Ok(Action::await_change())
+                Ok(Action::requeue(LOOK_AGAIN))
             }
             Decision::Reverted => {
                 self.revert();
@@ -81,7 +100,7 @@ impl Pass<'_> {
         }
     }
 
-    fn each(&self, mut act: impl FnMut(&mut Ledger, &Reader)) {
+    fn each(&self, mut act: impl FnMut(&mut Ledger, &'a Reader)) {
         for reader in self.readers.iter().filter(|reader| reader.ours) {
             change(&reader.binding, self.context, |ledger| act(ledger, reader));
         }
@@ -91,7 +110,7 @@ impl Pass<'_> {
         reader.reading.baseline.as_ref() != Some(&reader.reading.content)
     }
 
-    fn rollout(&self, reader: &Reader, phase: RolloutPhase, message: &str) -> RolloutStatus {
+    fn rollout(&self, reader: &Reader, phase: RolloutPhase, why: Option<&Why>) -> RolloutStatus {
         RolloutStatus {
             kind: self.workload.kind.to_string(),
             name: self.workload.name.clone(),
@@ -101,31 +120,38 @@ impl Pass<'_> {
             desired: self.workload.numbers.desired,
             started_at: None,
             finished_at: None,
-            message: message.to_owned(),
+            reason: why.map(|why| why.cause.to_string()),
+            message: why.map(|why| why.message.clone()).unwrap_or_default(),
+            also_for: vec![],
         }
     }
 
     /// It runs the new content without our doing, or ours was forgotten.
-    fn record(&self, why: &str) {
+    fn record(&self, why: &Why) {
         let skipped = self.workload.numbers.desired == 0;
         self.each(|ledger, reader| {
             if !Self::due(reader) {
                 return;
             }
             let phase = if skipped { RolloutPhase::Skipped } else { RolloutPhase::Progressing };
-            let rollout = RolloutStatus { started_at: Some(Time(self.now)), ..self.rollout(reader, phase, why) };
+            let rollout = RolloutStatus { started_at: Some(Time(self.now)), ..self.rollout(reader, phase, Some(why)) };
             if ledger.record(self.workload.key(), &reader.reading.content) {
                 ledger.set_rollout(rollout);
             }
         });
     }
 
-    fn pending(&self, why: &str) {
+    fn pending(&self, why: &Why) {
         self.each(|ledger, reader| {
-            if Self::due(reader) {
-                // When it was last restarted is what the next restart keeps its distance from.
-                let started_at = ledger.rollout(self.workload.key()).and_then(|r| r.started_at.clone());
-                ledger.set_rollout(RolloutStatus { started_at, ..self.rollout(reader, RolloutPhase::Pending, why) });
+            if Self::due(reader) && reader.reading.touches {
+                // When it was last restarted is what the next restart keeps its distance from; and one that is not over is
+                // ours, however long this one waits.
+                let known = ledger.rollout(self.workload.key()).cloned();
+                let over = known.as_ref().is_some_and(|r| r.phase != RolloutPhase::Failed);
+                let finished_at = known.as_ref().and_then(|r| r.finished_at.clone()).filter(|_| over);
+                let started_at = known.and_then(|r| r.started_at);
+                let rollout = self.rollout(reader, RolloutPhase::Pending, Some(why));
+                ledger.set_rollout(RolloutStatus { started_at, finished_at, ..rollout });
             }
         });
     }
@@ -133,89 +159,161 @@ impl Pass<'_> {
     fn revert(&self) {
         self.each(|ledger, _| {
             if let Some(known) = ledger.rollout(self.workload.key()).cloned() {
-                let message = "the stamp was taken away by someone else; not repeated".to_owned();
                 ledger.set_rollout(RolloutStatus {
                     phase: RolloutPhase::Reverted,
                     finished_at: Some(Time(self.now)),
-                    message,
+                    reason: Some(Cause::StampRemoved.to_string()),
+                    message: "the stamp was taken away by someone else; not repeated".to_owned(),
                     ..known
                 });
             }
         });
     }
 
-    async fn stamp(&self, value: &str, memo: &mut Memo) -> Result<Action, ClusterError> {
+    async fn stamp(&self, value: &Stamp, memo: &mut Memo) -> Result<Action, ClusterError> {
         let (namespace, workload) = (self.workload.namespace(), self.workload.key());
+        let before = self.begin();
         match self.context.workloads.stamp(self.workload, value).await {
             Ok(()) => {}
-            Err(error) if error.code() == Some(403) || error.code() == Some(422) => {
-                let problem = error.problem(&format!("patch {}", plural(self.workload)), namespace);
-                tracing::warn!(namespace, workload, mend = problem.message, "cannot restart");
-                self.pending(&problem.message);
-                return Ok(Action::requeue(REFUSED_AGAIN));
-            }
             Err(error) => {
-                tracing::debug!(namespace, workload, error = %Chain(&error), "not stamped");
-                return Err(error);
+                self.take_back(before);
+                let Some(said) = error.refusal() else {
+                    tracing::debug!(namespace, workload, error = %Chain(&error), "not stamped");
+                    return Err(error);
+                };
+                tracing::warn!(namespace, workload, said, "cannot restart");
+                self.pending(&Why::new(Cause::Refused, format!("the API server refused the restart: {said}")));
+                return Ok(Action::requeue(REFUSED_AGAIN));
             }
         }
         *memo = Memo {
-            stamp: Some(value.to_owned()),
+            stamp: Some(value.text(self.workload.kind)),
             awaited: true,
             over: self.workload.metadata.resource_version.clone().unwrap_or_default(),
-            template_when_due: None,
+            ..Memo::default()
         };
         self.each(|ledger, reader| {
-            if Self::due(reader) && ledger.record(self.workload.key(), &reader.reading.content) {
-                let rollout = RolloutStatus { ready: 0, ..self.rollout(reader, RolloutPhase::Progressing, "") };
-                ledger.set_rollout(RolloutStatus { started_at: Some(Time(self.now)), ..rollout });
-            }
+            ledger.record(self.workload.key(), &reader.reading.content);
         });
-        let bindings: Vec<&str> =
-            self.readers.iter().filter(|r| Self::due(r)).map(|r| r.reading.binding.as_str()).collect();
+        let bindings: Vec<&str> = self.moved().collect();
         tracing::info!(namespace, workload, bindings = bindings.join(","), "restarted");
         let note = format!("restarted for a new version of {}", bindings.join(", "));
+        if let Some(problem) = &self.workload.wave_problem {
+            tracing::warn!(namespace, workload, problem);
+        }
         self.notify(self.reference(), None, false, "Restarted", &note).await;
-        Ok(Action::requeue(Duration::try_from(TIMEOUT).unwrap_or_default()))
+        Ok(Action::requeue(self.again_after(self.now)))
+    }
+
+    fn moved(&self) -> impl Iterator<Item = &str> {
+        self.readers.iter().filter(|r| Self::due(r)).map(|r| r.reading.binding.as_str())
+    }
+
+    /// Counts as restarting from here on: other workloads are decided while the API server is asked. Gives what was.
+    fn begin(&self) -> Vec<Option<RolloutStatus>> {
+        let mut before = Vec::new();
+        self.each(|ledger, reader| {
+            before.push(ledger.rollout(self.workload.key()).cloned());
+            if Self::due(reader) {
+                let mut also_for: Vec<String> =
+                    self.moved().filter(|other| *other != reader.reading.binding).map(str::to_owned).collect();
+                also_for.truncate(ALSO_FOR);
+                let started_at = Some(Time(self.now));
+                let rollout = self.rollout(reader, RolloutPhase::Progressing, None);
+                ledger.set_rollout(RolloutStatus { ready: 0, started_at, also_for, ..rollout });
+            }
+        });
+        before
+    }
+
+    fn take_back(&self, before: Vec<Option<RolloutStatus>>) {
+        let mut before = before.into_iter();
+        self.each(|ledger, _| match before.next().flatten() {
+            Some(known) => ledger.set_rollout(known),
+            None => ledger.drop_rollout(self.workload.key()),
+        });
+    }
+
+    /// When a restart that began then is to be looked at without an event.
+    fn again_after(&self, started: Timestamp) -> Duration {
+        let timeout = self.readers.iter().map(|r| r.reading.policy.timeout).min().unwrap_or_default();
+        let since = self.now.duration_since(started);
+        let next = [HELD_UP, timeout].into_iter().map(|at| at - since).filter(|left| left.is_positive()).min();
+        let left = next.and_then(|left| Duration::try_from(left).ok()).unwrap_or(LOOK_AGAIN);
+        left.min(LOOK_AGAIN) + Duration::from_secs(1)
     }
 
     /// Follows a restart of ours to its end.
     async fn follow(&self) -> Action {
         let mut ended = Vec::new();
-        let mut until: Option<SignedDuration> = None;
+        let mut again: Option<Duration> = None;
+        let any = self
+            .readers
+            .iter()
+            .any(|r| self.context.ledgers.read(&r.binding, |ledger| ledger.rollout(self.workload.key()).is_some()));
+        if !any {
+            return Action::await_change();
+        }
         self.each(|ledger, reader| {
             let Some(known) = ledger.rollout(self.workload.key()).cloned() else { return };
             let open = matches!(known.phase, RolloutPhase::Progressing | RolloutPhase::Failed | RolloutPhase::Pending);
             if !open || Self::due(reader) {
                 return;
             }
-            let started = known.started_at.clone().unwrap_or(Time(self.now));
-            let (phase, message) = progress::of(self.workload, started.0, self.now);
+            let begun = known
+                .started_at
+                .clone()
+                .filter(|_| known.phase != RolloutPhase::Pending || known.finished_at.is_none());
+            let Some(started) = begun else {
+                // What it waited for is not wanted any more.
+                ledger.drop_rollout(self.workload.key());
+                return;
+            };
+            let (phase, why) = progress::of(self.workload, started.0, reader.reading.policy.timeout, self.now);
             let over = matches!(phase, RolloutPhase::Complete | RolloutPhase::Failed);
             if phase != known.phase && over {
-                ended.push((reader.binding.clone(), phase, message.clone()));
+                ended.push((reader, phase, why.clone()));
             }
             if !over {
-                until = Some(TIMEOUT - self.now.duration_since(started.0));
+                again = Some(self.again_after(started.0));
             }
-            let finished_at =
-                if phase == known.phase { known.finished_at.clone() } else { over.then_some(Time(self.now)) };
-            ledger.set_rollout(RolloutStatus {
-                phase,
+            let told = RolloutStatus {
                 ready: progress::ready(self.workload),
                 desired: self.workload.numbers.desired,
                 started_at: Some(started),
-                finished_at,
-                message,
                 ..known
+            };
+            ledger.set_rollout(if phase == RolloutPhase::Failed && told.phase == phase {
+                told
+            } else {
+                let finished_at =
+                    if phase == told.phase { told.finished_at.clone() } else { over.then_some(Time(self.now)) };
+                let (reason, message) = why.map(|why| (why.cause.to_string(), why.message)).unzip();
+                RolloutStatus { phase, finished_at, reason, message: message.unwrap_or_default(), ..told }
             });
         });
-        for (binding, phase, message) in ended {
-            self.announce(&binding, phase, &message).await;
+        for (reader, phase, why) in &ended {
+            let message = why.as_ref().map(|why| why.message.as_str()).unwrap_or_default();
+            self.announce(&reader.binding, *phase, message).await;
+            if *phase == RolloutPhase::Failed && reader.reading.policy.on_failure == OnFailure::Revert {
+                reverting::begin(reader, self.workload, self.now, self.context).await;
+            }
         }
-        until.map_or_else(Action::await_change, |left| {
-            Action::requeue(Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1))
-        })
+        if !ended.is_empty() {
+            self.wake_those_that_wait();
+        }
+        again.map_or_else(Action::await_change, Action::requeue)
+    }
+
+    /// Workloads of later waves, and those beyond maxConcurrent.
+    fn wake_those_that_wait(&self) {
+        for reader in self.readers.iter().filter(|reader| reader.ours) {
+            let waiting =
+                self.context.ledgers.read(&reader.binding, |ledger| ledger.pending().cloned().collect::<Vec<_>>());
+            for workload in waiting {
+                self.context.wake_workload(self.workload.namespace(), &workload);
+            }
+        }
     }
 
     async fn announce(&self, binding: &EnnoteSecretBinding, phase: RolloutPhase, message: &str) {
@@ -232,6 +330,9 @@ impl Pass<'_> {
             ("RolloutComplete", format!("{workload} is up"))
         };
         self.notify(binding.object_ref(&()), Some(self.reference()), failed, reason, &note).await;
+        if failed {
+            self.notify(self.reference(), Some(binding.object_ref(&())), failed, reason, &note).await;
+        }
     }
 
     async fn notify(
@@ -247,7 +348,7 @@ impl Pass<'_> {
 
     fn reference(&self) -> ObjectReference {
         ObjectReference {
-            api_version: Some("apps/v1".to_owned()),
+            api_version: Some(self.workload.kind.api_version().to_owned()),
             kind: Some(self.workload.kind.to_string()),
             name: Some(self.workload.name.clone()),
             namespace: self.workload.metadata.namespace.clone(),
@@ -255,8 +356,4 @@ impl Pass<'_> {
             ..ObjectReference::default()
         }
     }
-}
-
-fn plural(workload: &Workload) -> String {
-    format!("{}s", workload.kind.to_string().to_lowercase())
 }

@@ -5,9 +5,11 @@
 //! | binding created, spec or annotations edited, deleted; claim or answer of another agent | the binding, its workloads | ennotesecretbindings: get, list, watch |
 //! | Secret created, edited, deleted (metadata) | the bindings that write to it | secrets: get, list, watch |
 //! | Deployment, StatefulSet, DaemonSet changed | the workload | apps: get, list, watch |
+//! | Rollout of Argo changed, where the setting says so | the workload | argoproj.io: get, list, watch |
 //! | delivery from the cloud | the binding | - |
 //! | link up, down, lost | all bindings | - |
-//! | content of a binding moved | the workloads that restart for it | - |
+//! | content of a binding moved, restart released, resumed or over | the workloads that restart for it | - |
+//! | rollout failed with onFailure Revert | the binding | - |
 //! | timers (back-off, quiet period, deadline, revisit) | whoever set them | - |
 
 use crate::cloud::state::LinkState;
@@ -41,6 +43,8 @@ pub struct Wakes {
     pub arrivals: mpsc::Receiver<(String, String)>,
     /// Workloads to decide anew.
     pub workloads: mpsc::UnboundedReceiver<ObjectRef<Workload>>,
+    /// Bindings to look at.
+    pub bindings: mpsc::UnboundedReceiver<ObjectRef<EnnoteSecretBinding>>,
     /// The link.
     pub link: watch::Receiver<LinkState>,
 }
@@ -55,17 +59,16 @@ pub async fn run(
     (stop_bindings, stop_workloads): (oneshot::Receiver<()>, oneshot::Receiver<()>),
 ) {
     let shared = context.shared.clone();
-    let (listed, listed_wakes) = mpsc::unbounded_channel();
     let binding_reader = bindings.as_reader();
     let workload_reader = workloads.as_reader();
-    let binding_changes = watch_bindings(&watches, namespaces, bindings, shared.clone(), listed.clone());
-    let secret_wakes = watch_secrets(&watches, namespaces, shared.clone(), listed);
+    let binding_changes = watch_bindings(&watches, namespaces, bindings, shared.clone());
+    let secret_wakes = watch_secrets(&watches, namespaces, shared.clone());
     let workload_changes = watch_workloads(&watches, namespaces, workloads, context.clone());
 
     let arrivals =
         ReceiverStream::new(wakes.arrivals).map(|(namespace, name)| ObjectRef::new(&name).within(&namespace));
-    let everything = UnboundedReceiverStream::new(listed_wakes);
-    let wake_bindings = futures::stream::select(futures::stream::select(secret_wakes, arrivals), everything);
+    let woken = UnboundedReceiverStream::new(wakes.bindings);
+    let wake_bindings = futures::stream::select(futures::stream::select(secret_wakes, arrivals), woken);
     let config = || Config::default().concurrency(CONCURRENCY);
     let for_bindings = Controller::for_stream(binding_changes, binding_reader)
         .with_config(config())
@@ -112,20 +115,17 @@ fn link_turns(link: watch::Receiver<LinkState>) -> impl Stream<Item = ()> + Send
     })
 }
 
-type Wake = mpsc::UnboundedSender<ObjectRef<EnnoteSecretBinding>>;
-
 fn watch_bindings(
     watches: &Watches,
     namespaces: &[String],
     mut writer: Writer<EnnoteSecretBinding>,
     context: Arc<Context>,
-    listed: Wake,
 ) -> BoxStream<'static, Result<EnnoteSecretBinding, watcher::Error>> {
     let streams = namespaces.iter().map(|namespace| watches.bindings(namespace));
     let mut shapes = HashMap::new();
     open(&mut writer);
     select_all(streams)
-        .filter_map(move |change| ready(binding_changed(change, &mut writer, &mut shapes, &context, &listed).map(Ok)))
+        .filter_map(move |change| ready(binding_changed(change, &mut writer, &mut shapes, &context).map(Ok)))
         .boxed()
 }
 
@@ -148,7 +148,6 @@ fn binding_changed(
     writer: &mut Writer<EnnoteSecretBinding>,
     shapes: &mut HashMap<String, Shape>,
     context: &Context,
-    listed: &Wake,
 ) -> Option<EnnoteSecretBinding> {
     match change {
         Change::Applied(binding) => {
@@ -168,13 +167,13 @@ fn binding_changed(
             let earlier = context.targets.of(namespace, name);
             context.targets.set(namespace, name, target);
             writer.apply_watcher_event(&Event::Apply(binding.clone()));
-            if let Some(target) = target {
-                context.wake_workloads_of(namespace, name, target);
+            if let Some(request) = &request {
+                context.wake_workloads_of(&binding, request);
             }
             let turned = shapes.insert(uid, shape.clone()) != Some(shape);
             if turned {
-                wake_rivals(namespace, name, earlier.as_deref(), context, listed);
-                wake_rivals(namespace, name, target.filter(|t| earlier.as_deref() != Some(*t)), context, listed);
+                wake_rivals(namespace, name, earlier.as_deref(), context);
+                wake_rivals(namespace, name, target.filter(|t| earlier.as_deref() != Some(*t)), context);
             }
             turned.then_some(binding)
         }
@@ -183,24 +182,23 @@ fn binding_changed(
                 writer.apply_watcher_event(&Event::Delete((*old).clone()));
                 let target = context.targets.of(&namespace, &name);
                 gone(&old, context, shapes);
-                wake_rivals(&namespace, &name, target.as_deref(), context, listed);
+                wake_rivals(&namespace, &name, target.as_deref(), context);
             }
             None
         }
         Change::Listed { namespace } => {
             context.lists.told(&namespace, List::Bindings);
-            wake_all(&namespace, context, listed);
+            wake_all(&namespace, context);
             None
         }
     }
 }
 
 /// The right to a Secret may have changed hands: the other bindings that aim at it are looked at.
-fn wake_rivals(namespace: &str, name: &str, target: Option<&str>, context: &Context, wake: &Wake) {
+fn wake_rivals(namespace: &str, name: &str, target: Option<&str>, context: &Context) {
     let aiming = target.map(|target| context.targets.bindings(namespace, target)).unwrap_or_default();
     for rival in aiming.iter().filter(|rival| *rival != name) {
-        // The receiver lives as long as the controller.
-        let _ = wake.send(ObjectRef::new(rival).within(namespace));
+        context.wake_binding(namespace, rival);
     }
 }
 
@@ -218,13 +216,12 @@ fn place(binding: &EnnoteSecretBinding) -> (&str, &str) {
 }
 
 /// Passes that held for the lists of a namespace need not wait for their timer.
-fn wake_all(namespace: &str, context: &Context, wake: &Wake) {
+fn wake_all(namespace: &str, context: &Context) {
     if !context.lists.complete(namespace) {
         return;
     }
     for binding in context.bindings.state_filter(|b| b.metadata.namespace.as_deref() == Some(namespace)) {
-        // Closed only at shutdown.
-        let _ = wake.send(ObjectRef::from_obj(binding.as_ref()));
+        context.wake_binding(namespace, place(&binding).1);
     }
 }
 
@@ -232,7 +229,6 @@ fn watch_secrets(
     watches: &Watches,
     namespaces: &[String],
     context: Arc<Context>,
-    listed: Wake,
 ) -> BoxStream<'static, ObjectRef<EnnoteSecretBinding>> {
     let streams = namespaces.iter().map(|namespace| watches.secrets(namespace));
     select_all(streams)
@@ -248,7 +244,7 @@ fn watch_secrets(
                 }
                 Change::Listed { namespace } => {
                     context.lists.told(&namespace, List::Secrets);
-                    wake_all(&namespace, &context, &listed);
+                    wake_all(&namespace, &context);
                     return futures::stream::iter(vec![]);
                 }
             };

@@ -4,14 +4,18 @@ use crate::cluster::error::ClusterError;
 use crate::controller::binding::after;
 use crate::controller::context::{Context, List};
 use crate::controller::restart::{Pass, change};
-use crate::crd::{EnnoteSecretBinding, Mode};
+use crate::controller::{reporting, rollout_asks};
+use crate::crd::{EnnoteSecretBinding, Mode, OnFailure, RolloutPhase};
 use crate::domain::content::Content;
 use crate::domain::request::Request;
+use crate::rollout::ledger::Ledger;
+use crate::rollout::policy::Policy;
+use crate::rollout::progress::is_settled;
 use crate::rollout::rollout_plan::{Decision, Memory, Reading, decide};
-use crate::rollout::workload::{OptIn, Workload};
+use crate::rollout::workload::Workload;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +32,8 @@ pub(super) struct Memo {
     /// resourceVersion that the stamp was written over.
     pub(super) over: String,
     pub(super) template_when_due: Option<String>,
+    pub(super) due_since: Option<Timestamp>,
+    pub(super) others_since: Option<Timestamp>,
 }
 
 /// Memos by workload uid.
@@ -65,6 +71,7 @@ pub struct WorkloadContext {
 /// One binding that a workload restarts for, and what goes with it.
 pub(super) struct Reader {
     pub(super) binding: Arc<EnnoteSecretBinding>,
+    pub(super) request: Request,
     pub(super) reading: Reading,
     pub(super) version: i64,
     /// Not another agent's.
@@ -99,18 +106,24 @@ pub async fn reconcile(workload: Arc<Workload>, context: Arc<WorkloadContext>) -
     }
     memo.awaited = false;
     let stripped = memo.stamp.is_some() && workload.stamp != memo.stamp;
+    let others = !is_settled(&workload) && !readers.iter().any(|r| restarts_for(&workload, r, shared));
+    memo.others_since = others.then(|| memo.others_since.unwrap_or(now));
     let memory = Memory {
         last_restart: last_restart(&workload, &readers, shared),
+        due_since: memo.due_since,
         template_when_due: memo.template_when_due.clone(),
         stripped,
+        others_since: memo.others_since,
     };
     let readings: Vec<Reading> = readers.iter().map(|r| r.reading.clone()).collect();
     let decision = decide(&workload, &readings, &memory, now);
     let pass = Pass { workload: &workload, readers: &readers, context: shared, now };
     memo.stamp = workload.stamp.clone();
-    let due = matches!(decision, Decision::Wait(_) | Decision::Pending(_) | Decision::Stamp(_));
+    let due = matches!(decision, Decision::Wait(..) | Decision::Pending(_) | Decision::Stamp(_));
     memo.template_when_due = due.then(|| memory.template_when_due.unwrap_or_else(|| workload.template.clone()));
+    memo.due_since = due.then(|| memory.due_since.unwrap_or(now));
     let action = pass.act(decision, &mut memo).await;
+    reporting::workload(&workload, &readers, shared);
     context.memos.set(&workload, memo);
     action
 }
@@ -120,29 +133,46 @@ pub fn on_error(_: Arc<Workload>, error: &ClusterError, _: Arc<WorkloadContext>)
     Action::requeue(after(error))
 }
 
-/// Gives the workloads that restart for a binding a baseline, where they have none: what the Secret holds until now. True if
-/// there is something to persist.
-pub fn record_missing(binding: &EnnoteSecretBinding, request: &Request, content: &str, context: &Context) -> bool {
-    let workloads = context.workloads_of(&request.namespace, &request.binding, request.target.as_str());
-    let content = Content::from_text(content);
+/// Before the content of a Secret moves: workloads that restart for the binding get a baseline where they have none, which is what
+/// the Secret holds until now; and what the decisions after it will have to know. True if there is something to persist.
+pub fn before_a_move(
+    binding: &EnnoteSecretBinding,
+    request: &Request,
+    (held, content): (i64, &Content),
+    next: &Next<'_>,
+    context: &Context,
+) -> bool {
+    let workloads = context.workloads_of(binding, request);
+    let policy = Policy::parse(binding.spec.rollout.as_ref());
     let (_, dirty) = context.ledgers.with(binding, |ledger| {
         for workload in &workloads {
             if ledger.baseline(workload.key()).is_none() {
-                ledger.record(workload.key(), &content);
+                ledger.record(workload.key(), content);
             }
+        }
+        if policy.on_failure == OnFailure::Revert {
+            ledger.moving((held, content), next.version);
+        }
+        if policy.changed_keys {
+            ledger.keys_change(content, &next.content, next.changed);
         }
     });
     dirty
 }
 
+/// What the Secret is about to hold.
+pub struct Next<'a> {
+    /// Which version.
+    pub version: i64,
+    /// Its content.
+    pub content: Content,
+    /// The keys that it changes; `None`: unknown.
+    pub changed: Option<&'a BTreeSet<String>>,
+}
+
 fn gather(workload: &Workload, context: &Context) -> Vec<Reader> {
-    let namespace = workload.namespace();
-    let names: Vec<String> = match &workload.opt_in {
-        OptIn::Never => return vec![],
-        OptIn::Bindings(names) => names.iter().cloned().collect(),
-        OptIn::Auto => workload.reads.iter().flat_map(|secret| context.targets.bindings(namespace, secret)).collect(),
-    };
-    names.iter().filter_map(|name| reader(workload, context.binding(namespace, name)?, context)).collect()
+    let bindings = context.bindings_of(workload);
+    bindings.into_iter().filter_map(|binding| reader(workload, binding, context)).collect()
 }
 
 /// A binding that has not synced yet holds nothing that a workload could run.
@@ -151,20 +181,76 @@ fn reader(workload: &Workload, binding: Arc<EnnoteSecretBinding>, context: &Cont
         return None;
     }
     let request = Request::parse(&binding, &context.defaults).ok()?;
+    let policy = Arc::new(Policy::parse(binding.spec.rollout.as_ref()));
     let status = binding.status.as_ref()?;
     let content = Content::from_text(status.content.as_ref()?);
-    let (baseline, _) = context.ledgers.with(&binding, |ledger| ledger.baseline(workload.key()).cloned());
+    let target = request.target.as_str();
+    let mut reading = context.ledgers.read(&binding, |ledger| {
+        let baseline = ledger.baseline(workload.key()).cloned();
+        let failed = ledger.failed_with(&content);
+        Reading {
+            binding: request.binding.clone(),
+            touches: !policy.changed_keys || touches(workload, target, baseline.as_ref(), ledger),
+            released: ledger.has_released(&content),
+            halted: (policy.on_failure != OnFailure::Continue && !failed.is_empty())
+                .then(|| rollout_asks::halted(&request, &failed)),
+            awaited: None,
+            running: ledger.running_besides(workload.key()),
+            release: rollout_asks::release(&request),
+            changed_at: status.last_sync_time.as_ref().map(|t| t.0),
+            content: content.clone(),
+            policy: policy.clone(),
+            baseline,
+        }
+    });
     let ours = !context.is_theirs(&binding);
     // Nothing restarts for a binding that only observes, nor for another agent's, as if the workload ran what is there already.
     // What is recorded stays, and the stamp speaks of all, so that two agents mean the same by it.
-    let baseline = if request.mode == Mode::Observe || !ours { Some(content.clone()) } else { baseline };
-    let reading = Reading {
-        binding: request.binding,
-        content,
-        baseline,
-        changed_at: status.last_sync_time.as_ref().map(|t| t.0),
-    };
-    Some(Reader { reading, version: status.held_version().unwrap_or(0), ours, binding })
+    if request.mode == Mode::Observe || !ours {
+        reading.baseline = Some(content);
+    } else if reading.baseline.as_ref() != Some(&content) {
+        reading.awaited = earlier_wave(workload, &binding, &request, &content, context);
+    }
+    Some(Reader { reading, request, version: status.held_version().unwrap_or(0), ours, binding })
+}
+
+/// Whether what changed since a content is something that the workload reads. A workload that names the binding and reads
+/// the Secret in a way that its template does not show may read any key.
+fn touches(workload: &Workload, target: &str, baseline: Option<&Content>, ledger: &Ledger) -> bool {
+    let changed = baseline.and_then(|baseline| ledger.changed_since(baseline));
+    changed.is_none_or(|keys| !workload.reads.contains_key(target) || workload.reads_any(target, keys))
+}
+
+/// A workload of an earlier wave that is not up yet with this content.
+fn earlier_wave(
+    workload: &Workload,
+    binding: &EnnoteSecretBinding,
+    request: &Request,
+    content: &Content,
+    context: &Context,
+) -> Option<String> {
+    let earlier: Vec<Arc<Workload>> = context
+        .workloads_of(binding, request)
+        .into_iter()
+        .filter(|other| other.wave < workload.wave && other.metadata.deletion_timestamp.is_none())
+        .collect();
+    let goes_on = binding.spec.rollout.as_ref().and_then(|r| r.on_failure) == Some(OnFailure::Continue);
+    context.ledgers.read(binding, |ledger| {
+        let failed: Vec<&str> = if goes_on { ledger.failed_now(content) } else { ledger.set_aside(content) };
+        let up = |other: &Workload| {
+            (ledger.is_up(other.key(), content) && is_settled(other)) || failed.contains(&other.key())
+        };
+        earlier.iter().find(|other| !up(other)).map(|other| other.key().to_owned())
+    })
+}
+
+/// Whether the rollout that is under way is one that the agent began for this binding.
+fn restarts_for(workload: &Workload, reader: &Reader, context: &Context) -> bool {
+    context.ledgers.read(&reader.binding, |ledger| {
+        ledger
+            .rollout(workload.key())
+            .is_some_and(|r| r.started_at.is_some() && (r.finished_at.is_none() || r.phase == RolloutPhase::Failed))
+    })
 }
 
 /// Bindings that remember this workload although it restarts for them no more. The caller has seen that their list is
@@ -181,13 +267,13 @@ fn forget_others(workload: &Workload, readers: &[Reader], context: &Context) {
             continue;
         }
         change(&binding, context, |ledger| ledger.forget(workload.key()));
+        context.reports.forget_workload(binding.metadata.uid.as_deref().unwrap_or_default(), workload.key());
     }
 }
 
 fn last_restart(workload: &Workload, readers: &[Reader], context: &Context) -> Option<Timestamp> {
     let started = |r: &Reader| {
-        let (at, _) =
-            context.ledgers.with(&r.binding, |l| l.rollout(workload.key()).and_then(|r| r.started_at.clone()));
+        let at = context.ledgers.read(&r.binding, |l| l.rollout(workload.key()).and_then(|r| r.started_at.clone()));
         at.map(|t| t.0)
     };
     readers.iter().filter_map(started).max()

@@ -1,0 +1,79 @@
+//! onFailure Revert: the version before comes back, is rolled out like any other, and is held until a newer one comes or a person
+//! says so. The hold stands in status; the binding controller asks the cloud for exactly that version.
+
+use crate::cluster::status::Notice;
+use crate::controller::context::Context;
+use crate::controller::pass::Pass;
+use crate::controller::restart::change;
+use crate::controller::workload::Reader;
+use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, Hold};
+use crate::domain::request::Request;
+use crate::rollout::cause::Cause;
+use crate::rollout::ledger::{Ledger, NoRevert};
+use crate::rollout::workload::Workload;
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use std::time::Duration;
+
+/// A restart for this binding has failed: holds the version before, or says why not.
+pub(super) async fn begin(reader: &Reader, workload: &Workload, now: Timestamp, context: &Context) {
+    let (namespace, name) = (&reader.request.namespace, &reader.request.binding);
+    let failed = reader.version;
+    if reader.request.source.pin.is_some() {
+        return tell(
+            reader,
+            "RevertImpossible",
+            "spec.source.version names the version that failed: a person has to move it",
+            context,
+        )
+        .await;
+    }
+    let held = change(&reader.binding, context, |ledger| ledger.begin_hold(workload.key(), failed, now));
+    let (reason, note) = match held {
+        Ok(version) => {
+            tracing::warn!(namespace, binding = name, failed, version, "the version before is held");
+            context.wake_binding(namespace, name);
+            (
+                "RolledBack",
+                format!("version {failed} failed on {}; version {version} is held in its place", workload.key()),
+            )
+        }
+        Err(NoRevert::Ambiguous) => {
+            let note = format!(
+                "{} restarted for more than one binding, so which of them to take back is for a person to say",
+                workload.key()
+            );
+            change(&reader.binding, context, |ledger| ledger.explain(workload.key(), Cause::RevertAmbiguous, &note));
+            ("RevertAmbiguous", note)
+        }
+        Err(NoRevert::NothingBefore) => {
+            ("RevertImpossible", "no earlier version is known with which all was well".to_owned())
+        }
+        Err(NoRevert::DoneAlready) => return,
+    };
+    tell(reader, reason, &note, context).await;
+}
+
+async fn tell(reader: &Reader, reason: &str, note: &str, context: &Context) {
+    let about = reader.binding.object_ref(&());
+    context.status.event(Notice { about, related: None, warning: true, reason, action: "Revert", note }).await;
+}
+
+/// The hold of a binding, while it counts: of exactly this source, as long as nothing newer than what failed was taken.
+pub(super) fn hold(binding: &EnnoteSecretBinding, request: &Request, context: &Context) -> Option<Hold> {
+    let hold = context.ledgers.read(binding, |ledger| ledger.hold().cloned());
+    hold.filter(|hold| counts(hold, request, binding.status.as_ref()))
+}
+
+/// The cloud no longer has the version that is to be held: nothing more can be done by ourselves.
+pub(super) fn give_up(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
+    change(binding, context, Ledger::hold_is_unavailable);
+    Pass::Hold(Duration::ZERO)
+}
+
+fn counts(hold: &Hold, request: &Request, status: Option<&EnnoteSecretBindingStatus>) -> bool {
+    let Some(mark) = status.and_then(|status| status.source.as_ref()) else { return false };
+    let same = mark.secret == request.source.secret
+        && (request.source.workspace.is_empty() || mark.workspace == request.source.workspace);
+    request.source.pin.is_none() && same && mark.version <= hold.failed
+}
