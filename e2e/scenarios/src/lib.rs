@@ -11,6 +11,7 @@ pub mod identity;
 pub mod monitoring;
 pub mod rights;
 pub mod witness;
+pub mod workloads;
 
 /// Patience of a scenario for anything that takes the control plane a moment. Never a measurement.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -44,6 +45,12 @@ spec:{replicas}{service}
         - {{name: c, image: none, envFrom: [{{secretRef: {{name: {reads}}}}}]}}
 "
     )
+}
+
+/// [`workload`] with these annotations of its own in place of the opt-in: what Reloader is told, a wave, `never`, or nothing.
+pub fn workload_saying(kind: &str, name: &str, reads: &str, annotations: &[(&str, &str)]) -> String {
+    let said: Vec<String> = annotations.iter().map(|(name, text)| format!("{name:?}: {text:?}")).collect();
+    workload(kind, name, reads).replace("{ennote.io/restart: auto}", &format!("{{{}}}", said.join(", ")))
 }
 
 /// A condition as `Status/Reason`.
@@ -156,7 +163,8 @@ impl Requests {
 
     /// Stamps that the API server took: patches of workloads.
     pub fn restarts(&self) -> usize {
-        let workload = |e: &&AuditEvent| ["deployments", "statefulsets", "daemonsets"].contains(&e.resource.as_str());
+        let workload =
+            |e: &&AuditEvent| ["deployments", "statefulsets", "daemonsets", "rollouts"].contains(&e.resource.as_str());
         self.0.iter().filter(workload).filter(|e| e.is_write() && e.code < 300).count()
     }
 

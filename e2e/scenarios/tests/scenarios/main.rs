@@ -3,6 +3,7 @@
 //! All scenarios share one control plane, each in namespaces of its own with its own cloud, release and agent; those that
 //! disturb the control plane start one of their own.
 
+mod argo_rollouts;
 mod boundaries;
 mod chart;
 mod contents;
@@ -30,6 +31,8 @@ mod observe;
 mod ownership;
 mod render;
 mod resilience;
+mod rollout_failures;
+mod rollout_policies;
 mod rollouts;
 mod settings;
 mod sync;
@@ -38,3 +41,4 @@ mod thief;
 mod versions;
 mod wire;
 mod wrong_manifests;
+mod wrong_rollouts;

@@ -75,7 +75,7 @@ async fn a_wrong_manifest_is_refused_with_its_sentence() -> Result<()> {
     // A spec that is no object at all has no binding to speak of.
     served.remove("spec type");
     let known: BTreeSet<String> =
-        table.iter().map(|wrong| wrong.breaks.to_owned()).filter(|breaks| breaks != "unknown field").collect();
+        table.iter().map(|wrong| wrong.breaks.clone()).filter(|breaks| breaks != "unknown field").collect();
     ensure!(served == known, "rules of the schema and of the table differ: {:?}", &served ^ &known);
     world.stop().await
 }

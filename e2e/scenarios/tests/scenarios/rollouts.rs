@@ -3,50 +3,12 @@
 use anyhow::{Context, Result, ensure};
 use ennote_harness::world::{Options, World};
 use ennote_scenarios::witness::Witness;
+use ennote_scenarios::workloads::{CONTENT, edited, get, own_node, stamp, with_db};
 use ennote_scenarios::{
     Requests, SOON, binding, condition, mark, object, rollout, until_baseline, until_condition, until_rollout,
     until_version, workload,
 };
 use serde_json::{Value, json};
-
-const CONTENT: &str = "ennote.io/content";
-
-/// A manifest of [`workload`]'s form, edited.
-fn edited(kind: &str, name: &str, edit: impl FnOnce(&mut Value)) -> String {
-    let mut manifest = json!({
-        "apiVersion": "apps/v1", "kind": kind,
-        "metadata": {"name": name, "annotations": {"ennote.io/restart": "auto", "team": "shop"}},
-        "spec": {
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {
-                    "terminationGracePeriodSeconds": 0,
-                    "containers": [{"name": "c", "image": "none:1", "envFrom": [{"secretRef": {"name": "db"}}]}],
-                },
-            },
-        },
-    });
-    if kind != "DaemonSet" {
-        manifest["spec"]["replicas"] = json!(2);
-    }
-    if kind == "StatefulSet" {
-        manifest["spec"]["serviceName"] = json!("none");
-    }
-    edit(&mut manifest);
-    manifest.to_string()
-}
-
-/// A workload (KIND/NAME) as the API server holds it.
-async fn get(world: &World, workload: &str) -> Result<Value> {
-    let (kind, name) = workload.split_once('/').context("KIND/NAME")?;
-    object(world, &format!("/apis/apps/v1/namespaces/{}/{}s/{name}", world.namespace, kind.to_lowercase())).await
-}
-
-/// Our stamp on it.
-fn stamp(object: &Value) -> Option<&str> {
-    object["spec"]["template"]["metadata"]["annotations"][CONTENT].as_str()
-}
 
 /// All of it but our stamp, and what the API server and the workload's controller count and record themselves.
 fn rest(object: &Value) -> Value {
@@ -77,15 +39,6 @@ fn rest(object: &Value) -> Value {
 fn owned(object: &Value) -> Vec<&Value> {
     let managers = object["metadata"]["managedFields"].as_array();
     managers.into_iter().flatten().filter(|m| m["manager"] == "ennote-agent").map(|m| &m["fieldsV1"]).collect()
-}
-
-/// Starts a world with the secret `db` at version 1 and its binding.
-async fn with_db(name: &str) -> Result<World> {
-    let world = World::start(name, Options::default()).await?;
-    world.cloud.put("db", &[("user", "app"), ("password", "1")]).await?;
-    world.apply(&binding("db", "db")).await?;
-    until_version(&world, "db", 1).await?;
-    Ok(world)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,20 +158,6 @@ async fn a_secret_changed_20_times_in_a_second_ends_at_the_newest_with_at_most_t
     ensure!((1..=2).contains(&requests.restarts()), "{} restarts", requests.restarts());
     ensure!(requests.secret_writes() <= 20, "{} Secret writes", requests.secret_writes());
     world.stop().await
-}
-
-/// A node for one scenario: no pod runs there that does not ask for it.
-async fn own_node(world: &World) -> Result<()> {
-    let name = &world.namespace;
-    let node = json!({
-        "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": name, "labels": {"scenario": name}, "annotations": {"kwok.x-k8s.io/node": "fake"}},
-        "spec": {"taints": [{"key": "scenario", "value": name, "effect": "NoSchedule"}]},
-        "status": {"allocatable": {"cpu": "64", "memory": "256Gi", "pods": "100"},
-                   "capacity": {"cpu": "64", "memory": "256Gi", "pods": "100"}},
-    });
-    world.plane.kubectl_stdin(&["create", "-f", "-"], &node.to_string()).await?.ok()?;
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

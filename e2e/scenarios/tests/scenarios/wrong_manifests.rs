@@ -3,12 +3,12 @@
 /// A spec, the rule of the schema that it breaks, and the sentence that a person reads.
 pub(crate) struct Wrong {
     pub(crate) spec: String,
-    pub(crate) breaks: &'static str,
+    pub(crate) breaks: String,
     pub(crate) sentence: String,
 }
 
-fn wrong(breaks: &'static str, spec: impl Into<String>, sentence: impl Into<String>) -> Wrong {
-    Wrong { spec: spec.into(), breaks, sentence: sentence.into() }
+pub(crate) fn wrong(breaks: impl Into<String>, spec: impl Into<String>, sentence: impl Into<String>) -> Wrong {
+    Wrong { spec: spec.into(), breaks: breaks.into(), sentence: sentence.into() }
 }
 
 /// The table. What the schema holds without a row here fails `manifests`.
@@ -159,6 +159,7 @@ pub(crate) fn wrongs() -> Vec<Wrong> {
     all.extend(["keysValues", "a/b", "/a~2", "/a~"].map(|p| wrong("spec.data[].pointer rule", entry("A", p), POINTER)));
     all.extend(wrong_shapes());
     all.extend(wrong_types());
+    all.extend(crate::wrong_rollouts::wrongs());
     // Strict decoding: a typo is no silent nothing.
     for (field, spec) in [
         ("spec.sorce", "source: {secret: s}\n  sorce: {}"),
@@ -324,7 +325,7 @@ fn wrong_shapes() -> Vec<Wrong> {
         for of in ["labels", "annotations"] {
             all.push(Wrong {
                 spec: target(&format!("{of}: {{{key}: a}}")),
-                breaks: if of == "labels" { "spec.target.labels rule" } else { "spec.target.annotations rule" },
+                breaks: format!("spec.target.{of} rule"),
                 sentence: KEPT.to_owned(),
             });
         }
@@ -387,8 +388,8 @@ fn wrong_types() -> Vec<Wrong> {
         ("spec.keys.rename type", "keys: {rename: 1}", "spec.keys.rename", "string: \"integer\""),
         ("spec.keys.prefix type", "keys: {prefix: 1}", "spec.keys.prefix", "string: \"integer\""),
     ];
-    let row = |(breaks, field, path, types): &(&'static str, &str, &str, &str)| {
-        wrong(breaks, format!("source: {{secret: s}}\n  {field}"), format!("{path} in body must be of type {types}"))
+    let row = |(breaks, field, path, types): &(&str, &str, &str, &str)| {
+        wrong(*breaks, format!("source: {{secret: s}}\n  {field}"), format!("{path} in body must be of type {types}"))
     };
     FIELDS.iter().map(row).collect()
 }
