@@ -11,12 +11,11 @@ use crate::config::RolloutSettings;
 use crate::controller::claiming::Claims;
 use crate::controller::ledgers::Ledgers;
 use crate::controller::observing::Foreseen;
-use crate::crd::{EnnoteSecretBinding, RolloutWorkloads};
+use crate::crd::EnnoteSecretBinding;
 use crate::domain::claim;
 use crate::domain::drift;
 use crate::domain::reason::Problem;
 use crate::domain::request::{Asks, Defaults, Request};
-use crate::rollout::opt_in::{OptIn, OptInRules};
 use crate::rollout::workload::{Kind, Workload};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -97,56 +96,6 @@ impl Context {
     /// A binding as the newest answer shows it.
     pub fn binding(&self, namespace: &str, name: &str) -> Option<Arc<EnnoteSecretBinding>> {
         self.bindings.get(&ObjectRef::new(name).within(namespace)).map(|seen| self.latest.newest(seen))
-    }
-
-    /// Wakes the workloads that restart for a binding.
-    pub fn wake_workloads_of(&self, binding: &EnnoteSecretBinding, request: &Request) {
-        for workload in self.workloads_of(binding, request) {
-            // The receiver lives as long as the controller; at shutdown nobody has to be woken.
-            let _ = self.workload_wakes.send(ObjectRef::from_obj(workload.as_ref()));
-        }
-    }
-
-    /// Wakes one workload, by KIND/NAME.
-    pub fn wake_workload(&self, namespace: &str, workload: &str) {
-        let _ = self.workload_wakes.send(ObjectRef::new(workload).within(namespace));
-    }
-
-    /// Wakes one binding.
-    pub fn wake_binding(&self, namespace: &str, binding: &str) {
-        let _ = self.binding_wakes.send(ObjectRef::new(binding).within(namespace));
-    }
-
-    /// The workloads that restart for a binding.
-    pub fn workloads_of(&self, binding: &EnnoteSecretBinding, request: &Request) -> Vec<Arc<Workload>> {
-        let (namespace, rules) = (request.namespace.as_str(), self.opt_in_rules(binding));
-        let (name, target) = (request.binding.as_str(), request.target.as_str());
-        self.seen_workloads.state_filter(|w| w.namespace() == namespace && w.restarts_for(name, target, &rules))
-    }
-
-    /// The bindings that a workload restarts for.
-    pub fn bindings_of(&self, workload: &Workload) -> Vec<Arc<EnnoteSecretBinding>> {
-        let namespace = workload.namespace();
-        let names: BTreeSet<String> = match &workload.opt_in {
-            OptIn::Never => return vec![],
-            OptIn::Bindings(names) => names.clone(),
-            OptIn::Auto | OptIn::Unsaid => {
-                workload.secrets().iter().flat_map(|secret| self.targets.bindings(namespace, secret)).collect()
-            }
-        };
-        let bindings = names.iter().filter_map(|name| self.binding(namespace, name));
-        bindings
-            .filter(|binding| {
-                let name = binding.metadata.name.as_deref().unwrap_or_default();
-                let target = self.targets.of(namespace, name);
-                target.is_some_and(|target| workload.restarts_for(name, &target, &self.opt_in_rules(binding)))
-            })
-            .collect()
-    }
-
-    fn opt_in_rules(&self, binding: &EnnoteSecretBinding) -> OptInRules {
-        let consumers = binding.spec.rollout.as_ref().and_then(|r| r.workloads) == Some(RolloutWorkloads::Consumers);
-        OptInRules { consumers: consumers && self.rollouts.consumers, reloader: self.rollouts.reloader }
     }
 
     /// Whether this very binding is still there, and not another agent's. The watch and all passes run in one task, so what holds is true until the

@@ -12,6 +12,7 @@ mod deletion;
 pub mod delivery;
 pub mod ledgers;
 mod observing;
+mod opting_in;
 mod pass;
 pub mod report;
 mod reporting;
