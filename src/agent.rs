@@ -31,6 +31,7 @@ use futures::FutureExt;
 use kube::runtime::reflector::store::Writer;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -130,6 +131,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         claims: Claims::default(),
         patience: Duration::from_secs(settings.claim_patience.max(1)),
         started: Instant::now(),
+        latest_ms: AtomicI64::default(),
     });
     let context = Arc::new(WorkloadContext { shared: shared.clone(), memos: WorkloadMemos::default() });
     let wakes =

@@ -20,7 +20,7 @@ use crate::rollout::workload::{Kind, Workload};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -29,6 +29,9 @@ use tokio::time::Instant;
 /// A namespace whose lists are not complete does not hold back its bindings for longer than this after the start: an agent
 /// without rights on workloads still writes Secrets.
 const LISTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// A beat is no later than this; more is a clock that was set.
+const LATE_MS: i64 = 60_000;
 
 /// Everything that a pass needs.
 pub struct Context {
@@ -78,13 +81,19 @@ pub struct Context {
     pub patience: Duration,
     /// When the process started.
     pub started: Instant,
+    /// The latest time that [`Self::now`] gave by the cloud's word.
+    pub latest_ms: AtomicI64,
 }
 
 impl Context {
     /// The time for status: the cloud's, by its signed word and our monotonic clock, so that a step of this machine's wall
     /// clock moves nothing. The wall clock is shown only before the cloud has spoken.
     pub fn now(&self) -> Timestamp {
-        let signed = self.link.borrow().server_now_ms(clock::now());
+        let signed = self.link.borrow().server_now_ms(clock::now()).map(|ms| {
+            // A beat that was long under way makes it earlier than it was: what came after does not begin before.
+            let latest = self.latest_ms.fetch_max(ms, Ordering::Relaxed).max(ms);
+            if latest - ms < LATE_MS { latest } else { ms }
+        });
         signed.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_else(Timestamp::now)
     }
 

@@ -190,6 +190,7 @@ async fn of_a_thousand_workloads_only_the_three_that_read_the_changed_key_restar
         .await?;
     let start = mark(&world).await?;
     put_db(&world, "2").await?;
+    until_version(&world, "db", 2).await?;
     world
         .eventually("all to be at the new content", LATER, async || {
             let binding = world.binding("db").await?;
