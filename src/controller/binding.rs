@@ -33,6 +33,8 @@ use tokio::time::Instant;
 const REVISIT: Duration = Duration::from_secs(300);
 /// A denial turns a binding that is synced no more often than this: it is unsigned.
 const TURNS_APART: Duration = Duration::from_secs(30);
+/// A version that is to be held and is said to be gone is asked for again after this long.
+const ONCE_MORE: Duration = Duration::from_secs(5);
 /// While the lists of a namespace are not complete.
 const UNLISTED: Duration = Duration::from_millis(250);
 
@@ -143,8 +145,15 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
         Some(arrival) => {
             let missing = arrival.pin.is_some() && hold.is_some();
             let mut taken = take_in(binding, &request, arrival, context).await;
-            if missing && matches!(taken, Taken::Standing(_)) {
-                return reverting::give_up(binding, context);
+            if missing && matches!(&taken, Taken::Standing(denied) if denied.reason == Reason::Rollback) {
+                // Unsigned, so it is asked once more before it is believed.
+                let failures = memo.as_ref().map_or(0, |memo| memo.failures);
+                if failures > 0 {
+                    return reverting::give_up(binding, context);
+                }
+                context.inbox.unwant(&request.uid);
+                context.remember(&request, Fact::Doubted(Instant::now() + ONCE_MORE), failures + 1);
+                return Pass::say_until(Outcome::Unchanged, ONCE_MORE);
             }
             if let Taken::Held(_) = taken
                 && let Err(problem) = clean_up(binding, &request, context).await

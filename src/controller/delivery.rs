@@ -201,7 +201,7 @@ async fn write(
         let keys = data.len();
         let planned = plan(request, &observed, data, &payload.key, edited);
         let moves = status.content.as_deref() != Some(planned.prints.content().as_str());
-        let next = (payload.source.version, &planned.prints, &observed);
+        let next = (&payload.source, &planned.prints, &observed);
         if moves && let Err(error) = settle(binding, request, status, next, context).await {
             return Taken::Again(error.problem("patch ennotesecretbindings/status", namespace));
         }
@@ -320,16 +320,23 @@ async fn settle(
     binding: &EnnoteSecretBinding,
     request: &Request,
     status: &EnnoteSecretBindingStatus,
-    (version, prints, observed): (i64, &Fingerprints, &Observed),
+    (source, prints, observed): (&SourceStatus, &Fingerprints, &Observed),
     context: &Context,
 ) -> Result<(), ClusterError> {
     let Some(content) = status.content.as_deref().map(Content::from_text) else { return Ok(()) };
-    let before = match observed {
-        Observed::Present(secret) => secret.fingerprints.as_ref().filter(|held| held.content() == content),
+    let there = match observed {
+        Observed::Present(secret) => secret.fingerprints.as_ref(),
         Observed::Absent => None,
     };
-    let changed = before.map(|held| held.differing(prints));
-    let next = workload::Next { version, content: prints.content(), changed: changed.as_ref() };
+    let changed = there.filter(|held| held.content() == content).map(|held| held.differing(prints));
+    let of = |source: &SourceStatus| (source.organization.clone(), source.workspace.clone(), source.secret.clone());
+    let next = workload::Next {
+        version: source.version,
+        content: prints.content(),
+        changed: changed.as_ref(),
+        repeated: there.is_some_and(|held| held == prints),
+        of_another: status.source.as_ref().is_some_and(|held| of(held) != of(source)),
+    };
     let held = (status.held_version().unwrap_or(0), &content);
     if workload::before_a_move(binding, request, held, &next, context) {
         report::write(context, &request.namespace, &request.binding).await?;

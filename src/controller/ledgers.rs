@@ -3,7 +3,7 @@
 use crate::crd::EnnoteSecretBinding;
 use crate::rollout::ledger::Ledger;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 struct Entry {
     uid: String,
@@ -20,11 +20,14 @@ struct Books {
 
 /// Ledgers by (namespace, binding).
 #[derive(Default)]
-pub struct Ledgers(Mutex<Books>);
+pub struct Ledgers {
+    books: Mutex<Books>,
+    writing: Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>>,
+}
 
 impl Ledgers {
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the ledger of a binding. With many workloads this costs far less than [`Self::with`].
@@ -63,6 +66,16 @@ impl Ledgers {
             }
         }
         (result, entry.ledger != entry.persisted)
+    }
+
+    /// One write of a binding's ledger at a time: an older one that lands last would undo the newer.
+    pub async fn turn(&self, namespace: &str, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            writing.retain(|_, lock| Arc::strong_count(lock) > 1);
+            writing.entry((namespace.to_owned(), name.to_owned())).or_default().clone()
+        };
+        lock.lock_owned().await
     }
 
     /// The bindings that remember a workload.

@@ -58,6 +58,7 @@ pub async fn flush(context: &Context) {
 /// # Errors
 /// The API server's refusal. A binding that is gone is none.
 pub async fn write(context: &Context, namespace: &str, name: &str) -> Result<(), ClusterError> {
+    let _turn = context.ledgers.turn(namespace, name).await;
     let Some(binding) = context.binding(namespace, name) else { return Ok(()) };
     if context.is_theirs(&binding) {
         return Ok(());

@@ -37,6 +37,15 @@ pub(super) fn change<T>(binding: &EnnoteSecretBinding, context: &Context, act: i
     result
 }
 
+fn until(again: Option<Duration>) -> Action {
+    again.map_or_else(Action::await_change, Action::requeue)
+}
+
+/// All but one, and not too many to be written down.
+fn others(carried: &[String], but: &str) -> Vec<String> {
+    carried.iter().filter(|other| *other != but).take(ALSO_FOR).cloned().collect()
+}
+
 /// One pass over a workload, after the decision.
 pub(super) struct Pass<'a> {
     pub(super) workload: &'a Workload,
@@ -48,7 +57,7 @@ pub(super) struct Pass<'a> {
 impl<'a> Pass<'a> {
     pub(super) async fn act(&self, decision: Decision, memo: &mut Memo) -> Result<Action, ClusterError> {
         match decision {
-            Decision::Nothing => Ok(self.follow().await),
+            Decision::Nothing => Ok(until(self.follow().await)),
             Decision::Adopt => {
                 let mut full = false;
                 self.each(|ledger, reader| {
@@ -80,16 +89,16 @@ impl<'a> Pass<'a> {
             Decision::Record(why) => {
                 self.record(&why);
                 self.wake_those_that_wait();
-                Ok(self.follow().await)
+                Ok(until(self.follow().await))
             }
             Decision::Wait(until, why) => {
                 why.iter().for_each(|why| self.pending(why));
                 let left = Duration::try_from(until.duration_since(self.now)).unwrap_or_default();
-                Ok(Action::requeue(left.min(LOOK_AGAIN)))
+                Ok(self.wait(left.min(LOOK_AGAIN)).await)
             }
             Decision::Pending(why) => {
                 self.pending(&why);
-                Ok(Action::requeue(LOOK_AGAIN))
+                Ok(self.wait(LOOK_AGAIN).await)
             }
             Decision::Reverted => {
                 self.revert();
@@ -97,6 +106,18 @@ impl<'a> Pass<'a> {
                 Ok(Action::await_change())
             }
             Decision::Stamp(value) => self.stamp(&value, memo).await,
+        }
+    }
+
+    /// What waits for one binding may be under way for another, and is followed meanwhile.
+    async fn wait(&self, longest: Duration) -> Action {
+        Action::requeue(self.follow().await.map_or(longest, |again| again.min(longest)))
+    }
+
+    /// Changes that are of no interest to anybody while the API server has not answered: they are not written to status.
+    fn each_quietly(&self, mut act: impl FnMut(&mut Ledger, &'a Reader)) {
+        for reader in self.readers.iter().filter(|reader| reader.ours) {
+            self.context.ledgers.with(&reader.binding, |ledger| act(ledger, reader));
         }
     }
 
@@ -129,12 +150,17 @@ impl<'a> Pass<'a> {
     /// It runs the new content without our doing, or ours was forgotten.
     fn record(&self, why: &Why) {
         let skipped = self.workload.numbers.desired == 0;
+        let carried = self.carried();
         self.each(|ledger, reader| {
             if !Self::due(reader) {
                 return;
             }
             let phase = if skipped { RolloutPhase::Skipped } else { RolloutPhase::Progressing };
-            let rollout = RolloutStatus { started_at: Some(Time(self.now)), ..self.rollout(reader, phase, Some(why)) };
+            let rollout = RolloutStatus {
+                started_at: Some(Time(self.now)),
+                also_for: others(&carried, &reader.reading.binding),
+                ..self.rollout(reader, phase, Some(why))
+            };
             if ledger.record(self.workload.key(), &reader.reading.content) {
                 ledger.set_rollout(rollout);
             }
@@ -143,7 +169,7 @@ impl<'a> Pass<'a> {
 
     fn pending(&self, why: &Why) {
         self.each(|ledger, reader| {
-            if Self::due(reader) && reader.reading.touches {
+            if reader.reading.moves() {
                 // When it was last restarted is what the next restart keeps its distance from; and one that is not over is
                 // ours, however long this one waits.
                 let known = ledger.rollout(self.workload.key()).cloned();
@@ -183,13 +209,14 @@ impl<'a> Pass<'a> {
                 };
                 tracing::warn!(namespace, workload, said, "cannot restart");
                 self.pending(&Why::new(Cause::Refused, format!("the API server refused the restart: {said}")));
-                return Ok(Action::requeue(REFUSED_AGAIN));
+                return Ok(self.wait(REFUSED_AGAIN).await);
             }
         }
         *memo = Memo {
             stamp: Some(value.text(self.workload.kind)),
             awaited: true,
             over: self.workload.metadata.resource_version.clone().unwrap_or_default(),
+            doubts: memo.doubts.take(),
             ..Memo::default()
         };
         self.each(|ledger, reader| {
@@ -198,11 +225,17 @@ impl<'a> Pass<'a> {
         let bindings: Vec<&str> = self.moved().collect();
         tracing::info!(namespace, workload, bindings = bindings.join(","), "restarted");
         let note = format!("restarted for a new version of {}", bindings.join(", "));
-        if let Some(problem) = &self.workload.wave_problem {
-            tracing::warn!(namespace, workload, problem);
-        }
         self.notify(self.reference(), None, false, "Restarted", &note).await;
         Ok(Action::requeue(self.again_after(self.now)))
+    }
+
+    /// The bindings whose content a restart brings: those that moved, and those whose own restart is not over yet.
+    fn carried(&self) -> Vec<String> {
+        let carries = |reader: &&Reader| {
+            let unfinished = |ledger: &Ledger| ledger.is_under_way(self.workload.key());
+            Self::due(reader) || (reader.ours && self.context.ledgers.read(&reader.binding, unfinished))
+        };
+        self.readers.iter().filter(carries).map(|reader| reader.reading.binding.clone()).collect()
     }
 
     fn moved(&self) -> impl Iterator<Item = &str> {
@@ -212,12 +245,14 @@ impl<'a> Pass<'a> {
     /// Counts as restarting from here on: other workloads are decided while the API server is asked. Gives what was.
     fn begin(&self) -> Vec<Option<RolloutStatus>> {
         let mut before = Vec::new();
-        self.each(|ledger, reader| {
-            before.push(ledger.rollout(self.workload.key()).cloned());
-            if Self::due(reader) {
-                let mut also_for: Vec<String> =
-                    self.moved().filter(|other| *other != reader.reading.binding).map(str::to_owned).collect();
-                also_for.truncate(ALSO_FOR);
+        let carried = self.carried();
+        self.each_quietly(|ledger, reader| {
+            let known = ledger.rollout(self.workload.key()).cloned();
+            before.push(known.clone());
+            let also_for = others(&carried, &reader.reading.binding);
+            if let Some(known) = known.filter(|_| !Self::due(reader) && carried.contains(&reader.reading.binding)) {
+                ledger.set_rollout(RolloutStatus { also_for, ..known });
+            } else if Self::due(reader) {
                 let started_at = Some(Time(self.now));
                 let rollout = self.rollout(reader, RolloutPhase::Progressing, None);
                 ledger.set_rollout(RolloutStatus { ready: 0, started_at, also_for, ..rollout });
@@ -228,7 +263,7 @@ impl<'a> Pass<'a> {
 
     fn take_back(&self, before: Vec<Option<RolloutStatus>>) {
         let mut before = before.into_iter();
-        self.each(|ledger, _| match before.next().flatten() {
+        self.each_quietly(|ledger, _| match before.next().flatten() {
             Some(known) => ledger.set_rollout(known),
             None => ledger.drop_rollout(self.workload.key()),
         });
@@ -243,8 +278,8 @@ impl<'a> Pass<'a> {
         left.min(LOOK_AGAIN) + Duration::from_secs(1)
     }
 
-    /// Follows a restart of ours to its end.
-    async fn follow(&self) -> Action {
+    /// Follows a restart of ours to its end. Gives when to look again, if no event tells.
+    async fn follow(&self) -> Option<Duration> {
         let mut ended = Vec::new();
         let mut again: Option<Duration> = None;
         let any = self
@@ -252,12 +287,12 @@ impl<'a> Pass<'a> {
             .iter()
             .any(|r| self.context.ledgers.read(&r.binding, |ledger| ledger.rollout(self.workload.key()).is_some()));
         if !any {
-            return Action::await_change();
+            return None;
         }
         self.each(|ledger, reader| {
             let Some(known) = ledger.rollout(self.workload.key()).cloned() else { return };
             let open = matches!(known.phase, RolloutPhase::Progressing | RolloutPhase::Failed | RolloutPhase::Pending);
-            if !open || Self::due(reader) {
+            if !open || reader.reading.moves() {
                 return;
             }
             let begun = known
@@ -271,9 +306,7 @@ impl<'a> Pass<'a> {
             };
             let (phase, why) = progress::of(self.workload, started.0, reader.reading.policy.timeout, self.now);
             let over = matches!(phase, RolloutPhase::Complete | RolloutPhase::Failed);
-            if phase != known.phase && over {
-                ended.push((reader, phase, why.clone()));
-            }
+            let ends = phase != known.phase && over;
             if !over {
                 again = Some(self.again_after(started.0));
             }
@@ -288,21 +321,33 @@ impl<'a> Pass<'a> {
             } else {
                 let finished_at =
                     if phase == told.phase { told.finished_at.clone() } else { over.then_some(Time(self.now)) };
-                let (reason, message) = why.map(|why| (why.cause.to_string(), why.message)).unzip();
-                RolloutStatus { phase, finished_at, reason, message: message.unwrap_or_default(), ..told }
+                match &why {
+                    // Why it is under way without our doing stays said.
+                    None if phase == told.phase => RolloutStatus { finished_at, ..told },
+                    _ => {
+                        let (reason, message) = why.clone().map(|why| (why.cause.to_string(), why.message)).unzip();
+                        RolloutStatus { phase, finished_at, reason, message: message.unwrap_or_default(), ..told }
+                    }
+                }
             });
+            if ends {
+                // In the same change as the failure: between two, the agent might be killed, and never come back to it.
+                let reverts = phase == RolloutPhase::Failed && reader.reading.policy.on_failure == OnFailure::Revert;
+                let held = reverts.then(|| reverting::begin(reader, self.workload, ledger, self.now));
+                ended.push((reader, phase, why, held));
+            }
         });
-        for (reader, phase, why) in &ended {
+        for (reader, phase, why, held) in &ended {
             let message = why.as_ref().map(|why| why.message.as_str()).unwrap_or_default();
             self.announce(&reader.binding, *phase, message).await;
-            if *phase == RolloutPhase::Failed && reader.reading.policy.on_failure == OnFailure::Revert {
-                reverting::begin(reader, self.workload, self.now, self.context).await;
+            if let Some(held) = held {
+                reverting::tell(reader, self.workload, *held, self.context).await;
             }
         }
         if !ended.is_empty() {
             self.wake_those_that_wait();
         }
-        again.map_or_else(Action::await_change, Action::requeue)
+        again
     }
 
     /// Workloads of later waves, and those beyond maxConcurrent.
@@ -333,6 +378,12 @@ impl<'a> Pass<'a> {
         if failed {
             self.notify(self.reference(), Some(binding.object_ref(&())), failed, reason, &note).await;
         }
+    }
+
+    /// Says what of a workload's annotations is not understood.
+    pub(super) async fn warn(&self, text: &str) {
+        tracing::warn!(namespace = self.workload.namespace(), workload = self.workload.key(), text);
+        self.notify(self.reference(), None, true, "BadAnnotation", text).await;
     }
 
     async fn notify(

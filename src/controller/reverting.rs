@@ -16,19 +16,33 @@ use kube::Resource;
 use std::time::Duration;
 
 /// A restart for this binding has failed: holds the version before, or says why not.
-pub(super) async fn begin(reader: &Reader, workload: &Workload, now: Timestamp, context: &Context) {
+pub(super) fn begin(
+    reader: &Reader,
+    workload: &Workload,
+    ledger: &mut Ledger,
+    now: Timestamp,
+) -> Result<i64, NoRevert> {
+    if reader.request.source.pin.is_some() {
+        return Err(NoRevert::Pinned);
+    }
+    let held = ledger.begin_hold(workload.key(), reader.version, now);
+    if held == Err(NoRevert::Ambiguous) {
+        ledger.explain(workload.key(), Cause::RevertAmbiguous, &ambiguous(workload));
+    }
+    held
+}
+
+fn ambiguous(workload: &Workload) -> String {
+    format!(
+        "{} restarted for more than this binding, so what of it to take back is for a person to say",
+        workload.key()
+    )
+}
+
+/// Says what came of it, and has the version that is held asked for.
+pub(super) async fn tell(reader: &Reader, workload: &Workload, held: Result<i64, NoRevert>, context: &Context) {
     let (namespace, name) = (&reader.request.namespace, &reader.request.binding);
     let failed = reader.version;
-    if reader.request.source.pin.is_some() {
-        return tell(
-            reader,
-            "RevertImpossible",
-            "spec.source.version names the version that failed: a person has to move it",
-            context,
-        )
-        .await;
-    }
-    let held = change(&reader.binding, context, |ledger| ledger.begin_hold(workload.key(), failed, now));
     let (reason, note) = match held {
         Ok(version) => {
             tracing::warn!(namespace, binding = name, failed, version, "the version before is held");
@@ -38,25 +52,18 @@ pub(super) async fn begin(reader: &Reader, workload: &Workload, now: Timestamp, 
                 format!("version {failed} failed on {}; version {version} is held in its place", workload.key()),
             )
         }
-        Err(NoRevert::Ambiguous) => {
-            let note = format!(
-                "{} restarted for more than one binding, so which of them to take back is for a person to say",
-                workload.key()
-            );
-            change(&reader.binding, context, |ledger| ledger.explain(workload.key(), Cause::RevertAmbiguous, &note));
-            ("RevertAmbiguous", note)
-        }
+        Err(NoRevert::Ambiguous) => ("RevertAmbiguous", ambiguous(workload)),
+        Err(NoRevert::Pinned) => (
+            "RevertImpossible",
+            "spec.source.version names the version that failed: a person has to move it".to_owned(),
+        ),
         Err(NoRevert::NothingBefore) => {
             ("RevertImpossible", "no earlier version is known with which all was well".to_owned())
         }
         Err(NoRevert::DoneAlready) => return,
     };
-    tell(reader, reason, &note, context).await;
-}
-
-async fn tell(reader: &Reader, reason: &str, note: &str, context: &Context) {
     let about = reader.binding.object_ref(&());
-    context.status.event(Notice { about, related: None, warning: true, reason, action: "Revert", note }).await;
+    context.status.event(Notice { about, related: None, warning: true, reason, action: "Revert", note: &note }).await;
 }
 
 /// The hold of a binding, while it counts: of exactly this source, as long as nothing newer than what failed was taken.
@@ -71,7 +78,8 @@ pub(super) fn give_up(binding: &EnnoteSecretBinding, context: &Context) -> Pass 
     Pass::Hold(Duration::ZERO)
 }
 
-fn counts(hold: &Hold, request: &Request, status: Option<&EnnoteSecretBindingStatus>) -> bool {
+/// Whether a hold still counts for the binding as it is.
+pub(super) fn counts(hold: &Hold, request: &Request, status: Option<&EnnoteSecretBindingStatus>) -> bool {
     let Some(mark) = status.and_then(|status| status.source.as_ref()) else { return false };
     let same = mark.secret == request.source.secret
         && (request.source.workspace.is_empty() || mark.workspace == request.source.workspace);

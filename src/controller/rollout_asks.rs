@@ -2,6 +2,7 @@
 
 use crate::controller::context::Context;
 use crate::controller::restart::change;
+use crate::controller::reverting;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::content::Content;
 use crate::domain::request::Request;
@@ -37,7 +38,7 @@ pub(super) fn take_up(binding: &EnnoteSecretBinding, request: &Request, context:
     let obstacle = obstacle(&policy, context);
     let moved = change(binding, context, |ledger| {
         ledger.set_obstacle(obstacle);
-        if request.source.pin.is_some() {
+        if ledger.any_hold().is_some_and(|hold| !reverting::counts(hold, request, binding.status.as_ref())) {
             ledger.end_hold();
         }
         ledger.answer(request.asks.get(RESTART_NOW), request.asks.get(RESUME), content.as_ref())

@@ -17,7 +17,7 @@ use crate::cluster::error::ClusterError;
 use crate::cluster::watch::{Change, SeenSecret, Watches};
 use crate::controller::context::{Context, List};
 use crate::controller::workload::WorkloadContext;
-use crate::controller::{binding, workload};
+use crate::controller::{binding, restart, workload};
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::claim;
 use crate::domain::reason::{Problem, Reason};
@@ -166,8 +166,10 @@ fn binding_changed(
             let target = request.as_ref().map(|r| r.target.as_str());
             let earlier = context.targets.of(namespace, name);
             context.targets.set(namespace, name, target);
+            let known = context.bindings.get(&ObjectRef::from_obj(&binding));
+            let bears = known.is_none_or(|known| bears_on_restarts(&known) != bears_on_restarts(&binding));
             writer.apply_watcher_event(&Event::Apply(binding.clone()));
-            if let Some(request) = &request {
+            if let Some(request) = request.as_ref().filter(|_| bears) {
                 context.wake_workloads_of(&binding, request);
             }
             let turned = shapes.insert(uid, shape.clone()) != Some(shape);
@@ -192,6 +194,14 @@ fn binding_changed(
             None
         }
     }
+}
+
+/// What of a binding decides about its workloads. The rest of its status is what came of that.
+fn bears_on_restarts(binding: &EnnoteSecretBinding) -> impl PartialEq + use<> {
+    let meta = &binding.metadata;
+    let status = binding.status.as_ref();
+    let held = status.map(|status| (status.content.clone(), status.agent.clone(), status.held_version()));
+    (meta.uid.clone(), meta.generation, meta.annotations.clone(), meta.deletion_timestamp.is_some(), held)
 }
 
 /// The right to a Secret may have changed hands: the other bindings that aim at it are looked at.
@@ -276,9 +286,13 @@ fn watch_workloads(
                         writer.apply_watcher_event(&Event::Delete((*old).clone()));
                         context.memos.forget(old.metadata.uid.as_deref().unwrap_or_default());
                     }
+                    // One of the same name may be made before anybody looks, and has run none of this.
                     for binding in shared.ledgers.remembering(&namespace, &name) {
-                        // The reporter forgets what the store no longer has.
-                        let _ = shared.wake_report.send((namespace.clone(), binding));
+                        if let Some(binding) = shared.binding(&namespace, &binding) {
+                            restart::change(&binding, shared, |ledger| ledger.forget(&name));
+                            let uid = binding.metadata.uid.as_deref().unwrap_or_default();
+                            shared.reports.forget_workload(uid, &name);
+                        }
                     }
                     None
                 }

@@ -10,7 +10,7 @@ use crate::domain::content::Content;
 use crate::domain::request::Request;
 use crate::rollout::ledger::Ledger;
 use crate::rollout::policy::Policy;
-use crate::rollout::progress::is_settled;
+use crate::rollout::progress::{is_rolling, is_settled};
 use crate::rollout::rollout_plan::{Decision, Memory, Reading, decide};
 use crate::rollout::workload::Workload;
 use k8s_openapi::jiff::Timestamp;
@@ -34,6 +34,8 @@ pub(super) struct Memo {
     pub(super) template_when_due: Option<String>,
     pub(super) due_since: Option<Timestamp>,
     pub(super) others_since: Option<Timestamp>,
+    /// What was said of its annotations.
+    pub(super) doubts: Option<String>,
 }
 
 /// Memos by workload uid.
@@ -106,7 +108,7 @@ pub async fn reconcile(workload: Arc<Workload>, context: Arc<WorkloadContext>) -
     }
     memo.awaited = false;
     let stripped = memo.stamp.is_some() && workload.stamp != memo.stamp;
-    let others = !is_settled(&workload) && !readers.iter().any(|r| restarts_for(&workload, r, shared));
+    let others = is_rolling(&workload) && !readers.iter().any(|r| restarts_for(&workload, r, shared));
     memo.others_since = others.then(|| memo.others_since.unwrap_or(now));
     let memory = Memory {
         last_restart: last_restart(&workload, &readers, shared),
@@ -121,7 +123,15 @@ pub async fn reconcile(workload: Arc<Workload>, context: Arc<WorkloadContext>) -
     memo.stamp = workload.stamp.clone();
     let due = matches!(decision, Decision::Wait(..) | Decision::Pending(_) | Decision::Stamp(_));
     memo.template_when_due = due.then(|| memory.template_when_due.unwrap_or_else(|| workload.template.clone()));
-    memo.due_since = due.then(|| memory.due_since.unwrap_or(now));
+    // Only of the quiet period: what waited for something else begins one of its own when that has come.
+    memo.due_since = matches!(decision, Decision::Wait(_, None)).then(|| memory.due_since.unwrap_or(now));
+    let doubts = workload.doubts(shared.rollouts.reloader);
+    if doubts != memo.doubts {
+        if let Some(text) = &doubts {
+            pass.warn(text).await;
+        }
+        memo.doubts = doubts;
+    }
     let action = pass.act(decision, &mut memo).await;
     reporting::workload(&workload, &readers, shared);
     context.memos.set(&workload, memo);
@@ -150,10 +160,16 @@ pub fn before_a_move(
                 ledger.record(workload.key(), content);
             }
         }
-        if policy.on_failure == OnFailure::Revert {
+        if next.of_another {
+            ledger.another_source();
+        } else if policy.on_failure == OnFailure::Revert {
             ledger.moving((held, content), next.version);
         }
-        if policy.changed_keys {
+        // Where the Secret holds the data already, and only the word of it was lost, the keys are known from the first time.
+        let again = next.repeated && ledger.changed_since(content).is_some();
+        if !policy.changed_keys {
+            ledger.keys_change(content, &next.content, None);
+        } else if !again {
             ledger.keys_change(content, &next.content, next.changed);
         }
     });
@@ -168,6 +184,10 @@ pub struct Next<'a> {
     pub content: Content,
     /// The keys that it changes; `None`: unknown.
     pub changed: Option<&'a BTreeSet<String>>,
+    /// Whether the Secret holds it already.
+    pub repeated: bool,
+    /// Whether it comes from another secret than what was held.
+    pub of_another: bool,
 }
 
 fn gather(workload: &Workload, context: &Context) -> Vec<Reader> {
@@ -238,7 +258,8 @@ fn earlier_wave(
     context.ledgers.read(binding, |ledger| {
         let failed: Vec<&str> = if goes_on { ledger.failed_now(content) } else { ledger.set_aside(content) };
         let up = |other: &Workload| {
-            (ledger.is_up(other.key(), content) && is_settled(other)) || failed.contains(&other.key())
+            let over = ledger.rollout(other.key()).is_some() || is_settled(other);
+            (ledger.is_up(other.key(), content) && over) || failed.contains(&other.key())
         };
         earlier.iter().find(|other| !up(other)).map(|other| other.key().to_owned())
     })
@@ -262,6 +283,10 @@ fn forget_others(workload: &Workload, readers: &[Reader], context: &Context) {
             continue;
         }
         let Some(binding) = context.binding(workload.namespace(), &name) else { continue };
+        // Nor is anything known of one whose spec cannot be read for now.
+        if Request::parse(&binding, &context.defaults).is_err() {
+            continue;
+        }
         // A binding without content yet has nothing to forget either.
         if context.is_theirs(&binding) || binding.status.as_ref().is_none_or(|s| s.content.is_none()) {
             continue;

@@ -199,6 +199,21 @@ pub struct RolloutMemory {
     /// Which keys have changed since each content that a workload still runs. With match ChangedKeys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<KeysChanged>,
+    /// Restarts that are not over, beyond those that rollouts has room for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub under_way: Vec<UnderWay>,
+}
+
+/// A restart that is not over.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct UnderWay {
+    /// KIND/NAME.
+    pub workload: String,
+    /// When it began.
+    pub started_at: Time,
+    /// For which version.
+    pub version: i64,
 }
 
 /// A version that is held in place of a newer one.

@@ -29,9 +29,12 @@ pub enum Cause {
     Refused,
     /// Nothing runs.
     NoReplicas,
-    /// It runs the content without our doing.
+    /// It carries the stamp already.
     RestartedAlready,
-    /// It failed, and the same restart carried the change of another binding: which one to take back is for a person to say.
+    /// Someone changed its template meanwhile, so it runs the content without our doing.
+    RestartedByOthers,
+    /// It failed, and another binding's change or somebody's new template was under way with it: what to take back is for a person
+    /// to say.
     RevertAmbiguous,
     /// The Deployment's own deadline passed.
     ProgressDeadlineExceeded,

@@ -3,6 +3,7 @@
 
 use crate::crd::{
     EnnoteSecretBindingStatus, HeldContent, Hold, KeysChanged, LastHandled, RolloutMemory, RolloutPhase, RolloutStatus,
+    UnderWay,
 };
 use crate::domain::content::Content;
 use crate::rollout::cause::Cause;
@@ -29,6 +30,8 @@ pub enum NoRevert {
     NothingBefore,
     /// It has been done, and did not help.
     DoneAlready,
+    /// The spec names the version itself.
+    Pinned,
 }
 
 /// The workload controller's part of one binding's status.
@@ -47,12 +50,14 @@ impl Ledger {
     /// What was persisted.
     pub fn load(status: &EnnoteSecretBindingStatus) -> Self {
         let baselines = status.baselines.iter().flatten();
-        let rollouts = status.rollouts.iter().flatten();
+        let mut memory = status.rollout.clone().unwrap_or_default();
+        let hidden: Vec<RolloutStatus> = std::mem::take(&mut memory.under_way).iter().filter_map(hidden).collect();
+        let rollouts = status.rollouts.iter().flatten().chain(&hidden);
         let handled = status.last_handled.clone().unwrap_or_default();
         Self {
             baselines: baselines.map(|(k, c)| (k.clone(), Content::from_text(c))).collect(),
             rollouts: rollouts.map(|r| (key(r), r.clone())).collect(),
-            memory: status.rollout.clone().unwrap_or_default(),
+            memory,
             restart_now: handled.restart_now,
             resume: handled.resume,
             obstacle: verdict::obstacle(status),
@@ -122,11 +127,17 @@ impl Ledger {
         self.rollouts.iter().filter(|(_, r)| r.phase == RolloutPhase::Pending).map(|(name, _)| name)
     }
 
-    /// How many other workloads are restarting.
+    /// Whether a restart of it has begun and not ended well: also while it waits for the next one, or after it failed.
+    pub fn is_under_way(&self, workload: &str) -> bool {
+        self.rollout(workload).is_some_and(unfinished)
+    }
+
+    /// How many other workloads are restarting. None where this one is, too: to supersede its restart takes nobody's turn.
     pub fn running_besides(&self, workload: &str) -> usize {
-        let under_way =
-            |(name, r): &(&String, &RolloutStatus)| r.phase == RolloutPhase::Progressing && *name != workload;
-        self.rollouts.iter().filter(under_way).count()
+        if self.is_under_way(workload) {
+            return 0;
+        }
+        self.rollouts.values().filter(|r| r.phase != RolloutPhase::Failed && unfinished(r)).count()
     }
 
     /// Whether a workload runs this content and its restart for it is not under way, nor has failed.
@@ -182,6 +193,12 @@ impl Ledger {
         moved
     }
 
+    /// The content is about to be another secret's: versions of the one before mean nothing any more.
+    pub fn another_source(&mut self) {
+        self.memory.last_good = None;
+        self.memory.hold = None;
+    }
+
     /// What keeps the binding as a whole from restarting anything, as reason and message.
     pub fn set_obstacle(&mut self, obstacle: Option<(String, String)>) {
         self.obstacle = obstacle;
@@ -231,6 +248,11 @@ impl Ledger {
         self.memory.hold.as_ref().filter(|hold| !hold.unavailable)
     }
 
+    /// Every hold, also one that cannot be had.
+    pub fn any_hold(&self) -> Option<&Hold> {
+        self.memory.hold.as_ref()
+    }
+
     /// Ends the hold: a person has pinned a version, for one.
     pub fn end_hold(&mut self) {
         self.memory.hold = None;
@@ -249,11 +271,14 @@ impl Ledger {
         if self.memory.hold.is_some() {
             return Err(NoRevert::DoneAlready);
         }
-        if self.rollout(workload).is_some_and(|rollout| !rollout.also_for.is_empty()) {
+        let by_others = Cause::RestartedByOthers.to_string();
+        let ambiguous = |r: &RolloutStatus| !r.also_for.is_empty() || r.reason.as_ref() == Some(&by_others);
+        if self.rollout(workload).is_some_and(ambiguous) {
             return Err(NoRevert::Ambiguous);
         }
         let runs = self.baseline(workload).map(Content::as_str);
-        let good = self.memory.last_good.as_ref().filter(|good| Some(good.content.as_str()) != runs);
+        let good = self.memory.last_good.as_ref();
+        let good = good.filter(|good| Some(good.content.as_str()) != runs && good.version != failed);
         let version = good.map(|good| good.version).ok_or(NoRevert::NothingBefore)?;
         self.memory.hold = Some(Hold { version, failed, since: Time(now), unavailable: false });
         Ok(version)
@@ -279,7 +304,13 @@ impl Ledger {
                 .then(a.name.cmp(&b.name))
                 .then(a.kind.cmp(&b.kind))
         });
-        rollouts.truncate(SHOWN);
+        let hidden = rollouts.split_off(rollouts.len().min(SHOWN));
+        let mut memory = self.memory.clone();
+        memory.under_way = hidden
+            .into_iter()
+            .filter(unfinished)
+            .filter_map(|r| Some(UnderWay { workload: key(&r), started_at: r.started_at?, version: r.version }))
+            .collect();
         let handled = (self.restart_now.is_some() || self.resume.is_some()).then(|| LastHandled {
             restart_now: self.restart_now.clone(),
             resume: self.resume.clone(),
@@ -290,7 +321,7 @@ impl Ledger {
             rollouts: (!rollouts.is_empty()).then_some(rollouts),
             baselines: (!self.baselines.is_empty())
                 .then(|| self.baselines.iter().map(|(k, c)| (k.clone(), c.to_string())).collect()),
-            rollout: (self.memory != RolloutMemory::default()).then(|| self.memory.clone()),
+            rollout: (memory != RolloutMemory::default()).then_some(memory),
             last_handled: handled,
             ..EnnoteSecretBindingStatus::default()
         }
@@ -299,6 +330,32 @@ impl Ledger {
     fn facts(&self) -> verdict::Facts<'_> {
         verdict::Facts { rollouts: &self.rollouts, hold: self.memory.hold.as_ref(), obstacle: self.obstacle.as_ref() }
     }
+}
+
+fn unfinished(rollout: &RolloutStatus) -> bool {
+    match rollout.phase {
+        RolloutPhase::Progressing | RolloutPhase::Failed => true,
+        RolloutPhase::Pending => rollout.started_at.is_some() && rollout.finished_at.is_none(),
+        RolloutPhase::Complete | RolloutPhase::Skipped | RolloutPhase::Reverted => false,
+    }
+}
+
+/// One that the display has no room for, as it is read back: where it stands is seen on the workload.
+fn hidden(of: &UnderWay) -> Option<RolloutStatus> {
+    let (kind, name) = of.workload.split_once('/')?;
+    Some(RolloutStatus {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        version: of.version,
+        phase: RolloutPhase::Progressing,
+        ready: 0,
+        desired: 0,
+        started_at: Some(of.started_at.clone()),
+        finished_at: None,
+        reason: None,
+        message: String::new(),
+        also_for: vec![],
+    })
 }
 
 fn key(rollout: &RolloutStatus) -> String {
@@ -340,6 +397,59 @@ mod tests {
         let shown = status(&many).rollouts.unwrap();
         assert_eq!(shown.len(), 20);
         assert_eq!((shown[0].name.as_str(), shown[1].name.as_str(), shown[2].name.as_str()), ("w03", "w29", "w28"));
+    }
+
+    #[test]
+    fn restarts_that_are_not_over_come_back_also_where_the_display_has_no_room_for_them() {
+        let mut ledger = Ledger::default();
+        for i in 0..30 {
+            ledger.record(&format!("Deployment/w{i:02}"), &content("c1"));
+            ledger.set_rollout(rollout(&format!("w{i:02}"), RolloutPhase::Progressing, i));
+        }
+        ledger.set_rollout(rollout("done", RolloutPhase::Complete, 99));
+        let status = ledger.to_status(&Default::default(), 1, Timestamp::UNIX_EPOCH);
+        assert_eq!(status.rollouts.as_ref().unwrap().len(), 20);
+        assert_eq!(status.rollout.as_ref().unwrap().under_way.len(), 10);
+        let back = Ledger::load(&status);
+        assert_eq!(back.running_besides("Deployment/other"), 30);
+        let hidden = |ledger: &Ledger| ledger.rollout("Deployment/w00").cloned().unwrap().started_at;
+        assert_eq!(hidden(&back), hidden(&ledger));
+        let again = back.to_status(&status, 1, Timestamp::UNIX_EPOCH);
+        assert_eq!(again.rollout, status.rollout, "and nothing is written anew for it");
+    }
+
+    #[test]
+    fn a_restart_that_waits_for_the_next_one_keeps_its_turn_and_nobody_waits_for_two_such() {
+        let mut ledger = Ledger::default();
+        ledger.set_rollout(rollout("a", RolloutPhase::Pending, 1));
+        ledger.set_rollout(rollout("b", RolloutPhase::Progressing, 1));
+        let over =
+            RolloutStatus { finished_at: Some(Time(Timestamp::UNIX_EPOCH)), ..rollout("c", RolloutPhase::Pending, 1) };
+        ledger.set_rollout(over);
+        ledger.set_rollout(rollout("d", RolloutPhase::Complete, 1));
+        assert_eq!(ledger.running_besides("Deployment/d"), 2);
+        assert_eq!((ledger.running_besides("Deployment/a"), ledger.running_besides("Deployment/c")), (0, 2));
+    }
+
+    #[test]
+    fn what_another_secret_was_or_somebody_else_did_is_not_taken_back() {
+        let mut ledger = Ledger::default();
+        ledger.record("Deployment/web", &content("c1"));
+        ledger.moving((3, &content("c1")), 4);
+        ledger.another_source();
+        ledger.record("Deployment/web", &content("c2"));
+        ledger.set_rollout(rollout("web", RolloutPhase::Failed, 5));
+        assert_eq!(ledger.begin_hold("Deployment/web", 5, Timestamp::UNIX_EPOCH), Err(NoRevert::NothingBefore));
+        let mut ledger = Ledger::default();
+        ledger.record("Deployment/web", &content("c1"));
+        ledger.moving((2, &content("c1")), 2);
+        ledger.record("Deployment/web", &content("c2"));
+        ledger.set_rollout(rollout("web", RolloutPhase::Failed, 5));
+        let held = ledger.begin_hold("Deployment/web", 2, Timestamp::UNIX_EPOCH);
+        assert_eq!(held, Err(NoRevert::NothingBefore), "an edit of the spec moved the content of the same version");
+        ledger.explain("Deployment/web", Cause::RestartedByOthers, "a new template");
+        let held = ledger.begin_hold("Deployment/web", 3, Timestamp::UNIX_EPOCH);
+        assert_eq!(held, Err(NoRevert::Ambiguous), "it may be the template");
     }
 
     #[test]

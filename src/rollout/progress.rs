@@ -27,12 +27,13 @@ pub fn of(
     if is_seen(workload) && workload.numbers.deadline_exceeded {
         return failed(Cause::ProgressDeadlineExceeded, "progress deadline exceeded");
     }
-    if since > timeout {
-        return failed(Cause::TimedOut, &format!("not complete after {timeout:#}"));
-    }
+    // However long nobody does that, it is no failure of what is to be rolled out.
     if workload.on_delete {
         let message = "updateStrategy is OnDelete: pods change when someone deletes them";
         return (RolloutPhase::Pending, Some(Why::new(Cause::AwaitingPodDeletion, message)));
+    }
+    if since > timeout {
+        return failed(Cause::TimedOut, &format!("not complete after {timeout:#}"));
     }
     if since > HELD_UP
         && let Some(pod) = pod_in_the_way(workload)
@@ -58,6 +59,12 @@ pub fn is_settled(workload: &Workload) -> bool {
     // Pods below the partition keep the old template until someone lowers it.
     let to_update = (n.desired - workload.partition).max(0);
     n.updated >= to_update && n.total <= n.desired && n.available >= n.desired
+}
+
+/// Whether pods are being replaced. Pods that are not ready are no rollout.
+pub fn is_rolling(workload: &Workload) -> bool {
+    let n = &workload.numbers;
+    !is_seen(workload) || n.updated < (n.desired - workload.partition).max(0) || n.total > n.desired
 }
 
 /// Pods that are certainly both of the newest template and ready. The status counts the two apart, so pods of older templates
@@ -104,6 +111,22 @@ mod tests {
     fn phase(edit: impl FnOnce(&mut serde_json::Value), seconds: i64) -> RolloutPhase {
         let start = Timestamp::UNIX_EPOCH;
         of(&deployment(edit), start, TIMEOUT, start + SignedDuration::from_secs(seconds)).0
+    }
+
+    #[test]
+    fn pods_that_nobody_deletes_are_no_failure_and_pods_that_are_not_ready_no_rollout() {
+        let on_delete = |o: &mut serde_json::Value| {
+            o["spec"]["updateStrategy"] = json!({"type": "OnDelete"});
+            o["status"]["updatedReplicas"] = json!(0);
+        };
+        let set = stateful_set(on_delete);
+        let late = Timestamp::UNIX_EPOCH + TIMEOUT * 2;
+        assert_eq!(of(&set, Timestamp::UNIX_EPOCH, TIMEOUT, late).0, RolloutPhase::Pending);
+        let rolling = |edit: fn(&mut serde_json::Value)| is_rolling(&deployment(edit));
+        assert!(!rolling(|o| o["status"]["availableReplicas"] = json!(0)));
+        assert!(rolling(|o| o["status"]["updatedReplicas"] = json!(1)));
+        assert!(rolling(|o| o["status"]["replicas"] = json!(3)));
+        assert!(rolling(|o| o["metadata"]["generation"] = json!(9)));
     }
 
     #[test]

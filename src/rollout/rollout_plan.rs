@@ -11,12 +11,14 @@ use crate::crd::RolloutPolicy;
 use crate::domain::content::{Content, stamp};
 use crate::rollout::cause::{Cause, Why};
 use crate::rollout::policy::{Policy, QUIET};
-use crate::rollout::progress::is_settled;
+use crate::rollout::progress::is_rolling;
 use crate::rollout::windows::{Opening, opening};
 use crate::rollout::workload::{Kind, Stamp, Workload};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 
+/// A restartAt that is ahead by less has been written by this agent under another clock.
+const CLOCKS_APART: SignedDuration = SignedDuration::from_secs(60);
 /// A quiet period that new changes prolong ends after so many of it.
 const PROLONGED: i32 = 10;
 
@@ -53,7 +55,7 @@ impl Reading {
     }
 
     /// Whether it begins a restart.
-    fn moves(&self) -> bool {
+    pub fn moves(&self) -> bool {
         self.is_due() && self.touches && self.policy.trigger != RolloutPolicy::Disabled
     }
 }
@@ -103,8 +105,8 @@ struct Due<'a> {
 }
 
 /// The rules that hold a restart back, the first that applies is told.
-const HOLDING: [fn(&Due<'_>) -> Option<Decision>; 8] =
-    [paused, halted, manual, bad_window, earlier_wave, rollout_of_others, windows, max_concurrent];
+const HOLDING: [fn(&Due<'_>) -> Option<Decision>; 9] =
+    [paused, halted, manual, bad_window, earlier_wave, planned, rollout_of_others, windows, max_concurrent];
 
 /// The rules, in order.
 pub fn decide(workload: &Workload, readings: &[Reading], memory: &Memory, now: Timestamp) -> Decision {
@@ -119,7 +121,7 @@ pub fn decide(workload: &Workload, readings: &[Reading], memory: &Memory, now: T
     if !readings.iter().any(Reading::is_due) {
         return if memory.stripped && !stamped { Decision::Reverted } else { Decision::Nothing };
     }
-    if stamped {
+    if stamped && restarts_later(workload, now).is_none() {
         return Decision::Record(Why::new(Cause::RestartedAlready, "the stamp is there already"));
     }
     let passed: Vec<String> = readings.iter().filter(|r| r.is_due() && !r.touches).map(|r| r.binding.clone()).collect();
@@ -134,7 +136,7 @@ pub fn decide(workload: &Workload, readings: &[Reading], memory: &Memory, now: T
         return Decision::Record(Why::new(Cause::NoReplicas, "nothing runs"));
     }
     if memory.template_when_due.as_ref().is_some_and(|t| *t != workload.template) {
-        return Decision::Record(Why::new(Cause::RestartedAlready, "someone else restarted it meanwhile"));
+        return Decision::Record(Why::new(Cause::RestartedByOthers, "someone else restarted it meanwhile"));
     }
     HOLDING.iter().find_map(|rule| rule(&due)).or_else(|| times(&due)).unwrap_or(Decision::Stamp(restart))
 }
@@ -176,10 +178,23 @@ fn earlier_wave(due: &Due<'_>) -> Option<Decision> {
     pending(Cause::AwaitingWave, format!("its wave is {}: waits until {awaited} is complete", due.workload.wave))
 }
 
+/// A Rollout that a person has planned to restart later (spec.restartAt): not before, and not a second time then.
+fn planned(due: &Due<'_>) -> Option<Decision> {
+    let at = restarts_later(due.workload, due.now)?;
+    let message = format!("spec.restartAt is {at}: it restarts then, or as soon as somebody takes that away");
+    Some(Decision::Wait(at, Some(Why::new(Cause::AwaitingRollout, message))))
+}
+
+/// When a Rollout restarts, if that is still to come. The clocks of two machines may be a few seconds apart.
+fn restarts_later(workload: &Workload, now: Timestamp) -> Option<Timestamp> {
+    let at = workload.restart_at()?;
+    (at > now + CLOCKS_APART).then_some(at)
+}
+
 /// A new template over a rollout of someone else: a Deployment takes that at any time, and only its distance is kept; the
 /// other kinds go pod by pod, so theirs is waited for.
 fn rollout_of_others(due: &Due<'_>) -> Option<Decision> {
-    let since = due.memory.others_since.filter(|_| !is_settled(due.workload))?;
+    let since = due.memory.others_since.filter(|_| is_rolling(due.workload))?;
     let longest = |of: fn(&Policy) -> SignedDuration| due.moved.iter().map(|r| of(&r.policy)).max();
     let patience = match due.workload.kind {
         Kind::Deployment => longest(|p| p.min_interval),
@@ -308,6 +323,23 @@ mod tests {
         assert_eq!(decide(&web(), &both, &Memory::default(), at(9)), stamp, "of the time of what is due");
         let fresh = [due(|_| ()), reading("b", "1", None, 0)];
         assert_eq!(decide(&web(), &fresh, &Memory::default(), at(9)), Decision::Adopt);
+    }
+
+    #[test]
+    fn a_rollout_that_a_person_has_planned_for_later_is_waited_for() {
+        let planned = |at: &str| Workload { kind: Kind::Rollout, stamp: Some(at.to_owned()), ..web() };
+        let decided = |at_: &str| decide(&planned(at_), &[due(|_| ())], &Memory::default(), at(100));
+        let Decision::Wait(until, Some(why)) = decided("1970-01-01T00:10:00Z") else { panic!("not waiting") };
+        assert!(until == at(600) && why.message.contains("1970-01-01T00:10:00Z"), "{}", why.message);
+        assert!(matches!(decided("1970-01-01T00:01:40Z"), Decision::Record(_)), "it has");
+        assert!(matches!(decided("1969-01-01T00:00:00Z"), Decision::Stamp(_)), "long ago");
+        let even = [reading("a", "2", Some("2"), 0)];
+        let moved = Memory { stripped: true, ..Memory::default() };
+        assert_eq!(
+            decide(&planned("2099-01-01T00:00:00Z"), &even, &moved, at(100)),
+            Decision::Nothing,
+            "not taken away"
+        );
     }
 
     #[test]

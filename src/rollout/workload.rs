@@ -175,8 +175,24 @@ impl Workload {
         let Some(stands) = &self.stamp else { return false };
         match self.kind {
             Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet => *stands == stamp.content,
-            Kind::Rollout => stands.parse::<Timestamp>().is_ok_and(|at| at >= stamp.restart_at),
+            Kind::Rollout => self.restart_at().is_some_and(|at| at >= stamp.restart_at),
         }
+    }
+
+    /// What of its annotations is not understood, if anything.
+    pub fn doubts(&self, reloader: bool) -> Option<String> {
+        let patterns: Vec<&str> = self.wants_reload.patterns().take(3).collect();
+        let patterns = (reloader && !patterns.is_empty()).then(|| {
+            let shown: String = patterns.join(", ").chars().take(100).collect();
+            format!("Reloader's annotations name {shown:?}, which is no Secret's name: regular expressions match nothing here")
+        });
+        self.wave_problem.iter().cloned().chain(patterns).reduce(|all, more| format!("{all}; {more}"))
+    }
+
+    /// When a Rollout of Argo is to restart, or has.
+    pub(super) fn restart_at(&self) -> Option<Timestamp> {
+        let stands = self.stamp.as_ref().filter(|_| self.kind == Kind::Rollout)?;
+        stands.parse().ok()
     }
 
     pub(super) fn reduce(kind: Kind, meta: &ObjectMeta, template: &impl Serialize) -> Self {

@@ -4,7 +4,8 @@ use anyhow::{Context, Result, ensure};
 use ennote_harness::world::World;
 use ennote_scenarios::workloads::{edited, end, fragile, get, pods_start, put_db, rolling, rolling_out, stamp};
 use ennote_scenarios::{
-    LATER, Requests, condition, mark, message, rollout, until_baseline, until_condition, until_rollout, until_version,
+    LATER, Requests, binding_with, condition, mark, message, rollout, until_baseline, until_condition, until_rollout,
+    until_version,
 };
 use serde_json::{Value, json};
 
@@ -118,6 +119,26 @@ async fn with_continue_the_others_restart_all_the_same() -> Result<()> {
     put_db(&world, "2").await?;
     let binding = until_rollout(&world, "db", SECOND, 2, "Complete").await?;
     ensure!(rollout(&binding, FIRST).context("shown")?["phase"] == "Failed", "it went first, and failed");
+    end(world).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_for_one_binding_is_followed_to_its_end_while_another_one_waits_for_a_person() -> Result<()> {
+    let world = rolling_out("both", "", only_first).await?;
+    world.cloud.put("cache", &[("url", "1")]).await?;
+    let spec = "source: {secret: cache}\n  rollout: {policy: Manual}";
+    world.apply(&binding_with("cache", spec)).await?;
+    until_version(&world, "cache", 1).await?;
+    world.kubectl(&["annotate", "--overwrite", "deployment/first", "ennote.io/restart=db,cache"]).await?;
+    until_baseline(&world, "cache", FIRST).await?;
+    pods_start(&world, false).await?;
+    put_db(&world, "2").await?;
+    until_rollout(&world, "db", FIRST, 2, "Progressing").await?;
+    world.cloud.put("cache", &[("url", "2")]).await?;
+    until_rollout(&world, "cache", FIRST, 2, "Pending").await?;
+    until_rollout(&world, "db", FIRST, 2, "Failed").await?;
+    let waiting = world.binding("cache").await?;
+    ensure!(reason(&waiting, FIRST).as_deref() == Some("Manual"), "{}", waiting["status"]["rollouts"]);
     end(world).await
 }
 
