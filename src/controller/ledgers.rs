@@ -18,11 +18,14 @@ struct Books {
     remembering: HashMap<(String, String), BTreeSet<String>>,
 }
 
+/// Who writes a binding's ledger to status, by (namespace, binding).
+type Turns = HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>;
+
 /// Ledgers by (namespace, binding).
 #[derive(Default)]
 pub struct Ledgers {
     books: Mutex<Books>,
-    writing: Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>>,
+    writing: Mutex<Turns>,
 }
 
 impl Ledgers {
