@@ -30,8 +30,8 @@ use crate::rollout::workload::{Kind, Workload};
 use futures::FutureExt;
 use kube::runtime::reflector::store::Writer;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -121,6 +121,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         latest: Latest::default(),
         memos: Memos::default(),
         targets: Targets::default(),
+        deciding: Mutex::default(),
         lists: Lists::new(namespaces.len(), &kinds),
         workload_wakes,
         binding_wakes,

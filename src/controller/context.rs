@@ -61,6 +61,8 @@ pub struct Context {
     pub memos: Memos,
     /// Which bindings write to which Secret.
     pub targets: Targets,
+    /// Held while the next restart is decided and reserved. Never across an await.
+    pub deciding: Mutex<()>,
     /// Which lists are complete.
     pub lists: Lists,
     /// Wakes the workload controller.
@@ -107,8 +109,7 @@ impl Context {
         self.bindings.get(&ObjectRef::new(name).within(namespace)).map(|seen| self.latest.newest(seen))
     }
 
-    /// Whether this very binding is still there, and not another agent's. The watch and all passes run in one task, so what holds is true until the
-    /// next await.
+    /// Whether this very binding is still there, and not another agent's.
     pub fn lives(&self, namespace: &str, name: &str, uid: &str) -> bool {
         self.binding(namespace, name).is_some_and(|b| {
             let there = b.metadata.uid.as_deref() == Some(uid) && b.metadata.deletion_timestamp.is_none();
@@ -123,8 +124,13 @@ impl Context {
 
     /// Declares a want of a binding that is still there: one of a binding that is gone would never be taken back.
     pub fn want(&self, wanted: &Wanted, known: u64, again: bool) {
-        if self.lives(&wanted.namespace, &wanted.binding, &wanted.binding_uid) {
+        let lives = || self.lives(&wanted.namespace, &wanted.binding, &wanted.binding_uid);
+        if lives() {
             self.inbox.want(wanted, known, again);
+            // It may have gone meanwhile, and been forgotten before it was wanted.
+            if !lives() {
+                self.inbox.unwant(&wanted.binding_uid);
+            }
         }
     }
 

@@ -55,7 +55,13 @@ pub(super) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(super) async fn act(&self, decision: Decision, memo: &mut Memo) -> Result<Action, ClusterError> {
+    /// `before` is what [`Self::begin`] gave where a restart is begun.
+    pub(super) async fn act(
+        &self,
+        decision: Decision,
+        before: Vec<Option<RolloutStatus>>,
+        memo: &mut Memo,
+    ) -> Result<Action, ClusterError> {
         match decision {
             Decision::Nothing => Ok(until(self.follow().await)),
             Decision::Adopt => {
@@ -89,7 +95,8 @@ impl<'a> Pass<'a> {
             Decision::Record(why) => {
                 self.record(&why);
                 self.wake_those_that_wait();
-                Ok(until(self.follow().await))
+                // It is followed with the baselines in place.
+                Ok(Action::requeue(Duration::ZERO))
             }
             Decision::Wait(until, why) => {
                 why.iter().for_each(|why| self.pending(why));
@@ -105,7 +112,7 @@ impl<'a> Pass<'a> {
                 memo.stamp = None;
                 Ok(Action::await_change())
             }
-            Decision::Stamp(value) => self.stamp(&value, memo).await,
+            Decision::Stamp(value) => self.stamp(&value, before, memo).await,
         }
     }
 
@@ -196,9 +203,13 @@ impl<'a> Pass<'a> {
         });
     }
 
-    async fn stamp(&self, value: &Stamp, memo: &mut Memo) -> Result<Action, ClusterError> {
+    async fn stamp(
+        &self,
+        value: &Stamp,
+        before: Vec<Option<RolloutStatus>>,
+        memo: &mut Memo,
+    ) -> Result<Action, ClusterError> {
         let (namespace, workload) = (self.workload.namespace(), self.workload.key());
-        let before = self.begin();
         match self.context.workloads.stamp(self.workload, value).await {
             Ok(()) => {}
             Err(error) => {
@@ -243,7 +254,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Counts as restarting from here on: other workloads are decided while the API server is asked. Gives what was.
-    fn begin(&self) -> Vec<Option<RolloutStatus>> {
+    pub(super) fn begin(&self) -> Vec<Option<RolloutStatus>> {
         let mut before = Vec::new();
         let carried = self.carried();
         self.each_quietly(|ledger, reader| {

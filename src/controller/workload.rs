@@ -92,13 +92,16 @@ pub async fn reconcile(workload: Arc<Workload>, context: Arc<WorkloadContext>) -
     if !shared.lists.has(workload.namespace(), List::Bindings) {
         return Ok(Action::requeue(UNLISTED));
     }
+    let mut memo = context.memos.of(&workload);
+    let now = shared.now();
+    // Passes run at the same time, on several threads. Who restarts next depends on who restarts already, so that a decision and
+    // what is reserved by it are one step.
+    let turn = shared.deciding.lock().unwrap_or_else(PoisonError::into_inner);
     let readers = gather(&workload, shared);
     forget_others(&workload, &readers, shared);
     if readers.is_empty() {
         return Ok(Action::await_change());
     }
-    let now = shared.now();
-    let mut memo = context.memos.of(&workload);
     if memo.awaited
         && workload.stamp != memo.stamp
         && workload.metadata.resource_version.as_deref() == Some(memo.over.as_str())
@@ -120,6 +123,8 @@ pub async fn reconcile(workload: Arc<Workload>, context: Arc<WorkloadContext>) -
     let readings: Vec<Reading> = readers.iter().map(|r| r.reading.clone()).collect();
     let decision = decide(&workload, &readings, &memory, now);
     let pass = Pass { workload: &workload, readers: &readers, context: shared, now };
+    let before = if matches!(decision, Decision::Stamp(_)) { pass.begin() } else { vec![] };
+    drop(turn);
     memo.stamp = workload.stamp.clone();
     let due = matches!(decision, Decision::Wait(..) | Decision::Pending(_) | Decision::Stamp(_));
     memo.template_when_due = due.then(|| memory.template_when_due.unwrap_or_else(|| workload.template.clone()));
@@ -132,7 +137,7 @@ pub async fn reconcile(workload: Arc<Workload>, context: Arc<WorkloadContext>) -
         }
         memo.doubts = doubts;
     }
-    let action = pass.act(decision, &mut memo).await;
+    let action = pass.act(decision, before, &mut memo).await;
     reporting::workload(&workload, &readers, shared);
     context.memos.set(&workload, memo);
     action
