@@ -20,5 +20,6 @@ pub mod restart;
 mod reverting;
 mod rivals;
 mod rollout_asks;
+mod telling;
 pub mod triggers;
 pub mod workload;

@@ -1,7 +1,6 @@
 //! Carries out what was decided for a workload, and follows a restart of ours to its end.
 
 use crate::cluster::error::{Chain, ClusterError};
-use crate::cluster::status::Notice;
 use crate::controller::context::Context;
 use crate::controller::reverting;
 use crate::controller::workload::{Memo, Reader};
@@ -11,10 +10,8 @@ use crate::rollout::ledger::Ledger;
 use crate::rollout::progress::{self, HELD_UP};
 use crate::rollout::rollout_plan::Decision;
 use crate::rollout::workload::{Stamp, Workload};
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::Resource;
 use kube::runtime::controller::Action;
 use std::time::Duration;
 
@@ -369,53 +366,6 @@ impl<'a> Pass<'a> {
             for workload in waiting {
                 self.context.wake_workload(self.workload.namespace(), &workload);
             }
-        }
-    }
-
-    async fn announce(&self, binding: &EnnoteSecretBinding, phase: RolloutPhase, message: &str) {
-        let (namespace, workload) = (self.workload.namespace(), self.workload.key());
-        let failed = phase == RolloutPhase::Failed;
-        if failed {
-            tracing::warn!(namespace, workload, message, "the rollout failed");
-        } else {
-            tracing::info!(namespace, workload, "the rollout is complete");
-        }
-        let (reason, note) = if failed {
-            ("RolloutFailed", format!("{workload}: {message}"))
-        } else {
-            ("RolloutComplete", format!("{workload} is up"))
-        };
-        self.notify(binding.object_ref(&()), Some(self.reference()), failed, reason, &note).await;
-        if failed {
-            self.notify(self.reference(), Some(binding.object_ref(&())), failed, reason, &note).await;
-        }
-    }
-
-    /// Says what of a workload's annotations is not understood.
-    pub(super) async fn warn(&self, text: &str) {
-        tracing::warn!(namespace = self.workload.namespace(), workload = self.workload.key(), text);
-        self.notify(self.reference(), None, true, "BadAnnotation", text).await;
-    }
-
-    async fn notify(
-        &self,
-        about: ObjectReference,
-        related: Option<ObjectReference>,
-        warning: bool,
-        reason: &str,
-        note: &str,
-    ) {
-        self.context.status.event(Notice { about, related, warning, reason, action: "Restart", note }).await;
-    }
-
-    fn reference(&self) -> ObjectReference {
-        ObjectReference {
-            api_version: Some(self.workload.kind.api_version().to_owned()),
-            kind: Some(self.workload.kind.to_string()),
-            name: Some(self.workload.name.clone()),
-            namespace: self.workload.metadata.namespace.clone(),
-            uid: self.workload.metadata.uid.clone(),
-            ..ObjectReference::default()
         }
     }
 }
