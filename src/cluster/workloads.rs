@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::fmt::Debug;
 
-/// Lets one kube `Controller` hold all three kinds: the name is KIND/NAME.
+/// Lets one kube `Controller` hold all kinds: the name is KIND/NAME.
 impl Resource for Workload {
     type DynamicType = ();
     type Scope = NamespaceResourceScope;
