@@ -11,14 +11,17 @@ use crate::cloud::reports::Reports;
 use crate::cloud::state::LinkState;
 use crate::cluster::error::{Chain, ClusterError};
 use crate::cluster::issuer::IssuerDiscovery;
-use crate::cluster::secrets::{SecretIndex, Secrets};
+use crate::cluster::policy::Policies;
+use crate::cluster::secrets::{Grants, SecretIndex, Secrets};
 use crate::cluster::status::StatusWriter;
 use crate::cluster::watch::Watches;
 use crate::cluster::workloads::Workloads;
-use crate::config::{BUILD, BUILT_MS, RunSettings};
+use crate::config::{BUILD, BUILT_MS, RbacMode, RunSettings};
 use crate::controller::claiming::Claims;
 use crate::controller::context::{Context, Latest, Lists, Memos, Targets};
 use crate::controller::ledgers::Ledgers;
+use crate::controller::looking::Looks;
+use crate::controller::proving::Proofs;
 use crate::controller::report;
 use crate::controller::triggers::{self, Wakes};
 use crate::controller::workload::{WorkloadContext, WorkloadMemos};
@@ -108,7 +111,14 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let (binding_wakes, woken_bindings) = mpsc::unbounded_channel();
     let (wake_report, report_wakes) = mpsc::unbounded_channel();
     let shared = Arc::new(Context {
-        secrets: Secrets::new(client.clone()),
+        secrets: Secrets::new(
+            client.clone(),
+            Grants { read: settings.access.rbac_mode == RbacMode::Compatible, by_name: !settings.access.secret_names.is_empty() },
+        ),
+        looks: (!settings.access.watches()).then(|| Looks::new(Duration::from_secs(settings.access.look_every.max(1)))),
+        proofs: settings.access.policies().map(|base| {
+            Proofs::new(Policies::new(client.clone(), base), Duration::from_secs(settings.access.proof_lasts))
+        }),
         index: SecretIndex::default(),
         status: StatusWriter::new(client.clone(), &settings.instance_name),
         workloads: Workloads::new(client.clone()),
@@ -122,7 +132,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         memos: Memos::default(),
         targets: Targets::default(),
         deciding: Mutex::default(),
-        lists: Lists::new(namespaces.len(), &kinds),
+        lists: Lists::new(namespaces.len(), settings.access.watches(), &kinds),
         workload_wakes,
         binding_wakes,
         wake_report,

@@ -139,6 +139,10 @@ pub struct RunSettings {
     #[arg(long, env = "ENNOTE_K8S_CLEANUP_ORPHANS", default_value = "false", action = clap::ArgAction::Set)]
     pub cleanup_orphans: bool,
 
+    /// How the agent may see Secrets, as its Role grants it.
+    #[command(flatten)]
+    pub access: AccessSettings,
+
     /// What may restart beside the workloads that opted in by ennote.io/restart.
     #[command(flatten)]
     pub rollouts: RolloutSettings,
@@ -173,6 +177,52 @@ impl RunSettings {
         names.dedup();
         if names.is_empty() { vec![self.target_namespace.clone()] } else { names }
     }
+}
+
+/// The agent's rights on Secrets.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct AccessSettings {
+    /// strict: Secrets can be created and patched, not read. compatible: they can be read, too.
+    #[arg(long, env = "ENNOTE_RBAC_MODE", value_enum, default_value = "compatible")]
+    pub rbac_mode: RbacMode,
+
+    /// What the names of the admission policies begin with that hold this agent. Nothing is written in strict mode before the
+    /// API server has shown that they are in force.
+    #[arg(long, env = "ENNOTE_ADMISSION_POLICY", required_if_eq("rbac_mode", "strict"))]
+    pub admission_policy: Option<String>,
+
+    /// The only Secrets that may be written. Default: any. They are created by server-side apply then.
+    #[arg(long, env = "ENNOTE_SECRET_NAMES", value_delimiter = ',')]
+    pub secret_names: Vec<String>,
+
+    /// Seconds between two looks at a Secret that cannot be watched, a fifth more or less.
+    #[arg(long, env = "ENNOTE_LOOK_EVERY", default_value_t = 300, hide = true)]
+    pub look_every: u64,
+
+    /// Seconds that a proof of an admission policy counts.
+    #[arg(long, env = "ENNOTE_PROOF_LASTS", default_value_t = 60, hide = true)]
+    pub proof_lasts: u64,
+}
+
+impl AccessSettings {
+    /// Whether Secrets can be watched: that takes the right to list all of a namespace.
+    pub fn watches(&self) -> bool {
+        self.rbac_mode == RbacMode::Compatible && self.secret_names.is_empty()
+    }
+
+    /// The admission policies, where something depends on them.
+    pub fn policies(&self) -> Option<&str> {
+        self.admission_policy.as_deref().filter(|_| self.rbac_mode == RbacMode::Strict)
+    }
+}
+
+/// What the Role grants on Secrets.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RbacMode {
+    /// create, patch.
+    Strict,
+    /// get, list, watch, create, patch.
+    Compatible,
 }
 
 /// What may restart beside the Deployments, StatefulSets and DaemonSets that opted in. Nothing, unless it is set.

@@ -1,6 +1,7 @@
 //! What an API server's refusal means to a binding. Texts carry codes and reasons, never a message of the server's about a
 //! Secret: such messages may quote values.
 
+use crate::domain::observed::Existing;
 use crate::domain::reason::{Problem, Reason};
 use kube::core::Status;
 use kube::core::response::StatusCause;
@@ -29,6 +30,9 @@ pub enum ClusterError {
         /// The sentence, where it is one about who may do what. Others may quote values, and are never kept.
         sentence: Option<String>,
     },
+    /// The admission policy refused a write to a Secret of somebody else's, and told whose it is.
+    #[error("the admission policy refused it: the Secret is somebody else's")]
+    Foreign(Box<Existing>),
     /// No answer in time.
     #[error("the API server did not answer within {} s", super::DEADLINE.as_secs())]
     TimedOut,
@@ -84,7 +88,7 @@ impl ClusterError {
 
     /// Whether what was observed is out of date: observe again and decide anew.
     pub fn is_stale(&self) -> bool {
-        matches!(self.code(), Some(404 | 409))
+        matches!(self, Self::Foreign(_)) || matches!(self.code(), Some(404 | 409))
     }
 
     fn causes(&self) -> &[Cause] {

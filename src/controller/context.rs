@@ -10,7 +10,9 @@ use crate::cluster::workloads::Workloads;
 use crate::config::RolloutSettings;
 use crate::controller::claiming::Claims;
 use crate::controller::ledgers::Ledgers;
+use crate::controller::looking::Looks;
 use crate::controller::observing::Foreseen;
+use crate::controller::proving::Proofs;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::claim;
 use crate::domain::drift;
@@ -39,6 +41,10 @@ pub struct Context {
     pub secrets: Secrets,
     /// What is known of them.
     pub index: SecretIndex,
+    /// When Secrets are looked at that cannot be watched; none where they are watched.
+    pub looks: Option<Looks>,
+    /// What is proved of the admission policies, where something depends on them.
+    pub proofs: Option<Proofs>,
     /// Status and Events.
     pub status: StatusWriter,
     /// Stamps.
@@ -148,6 +154,9 @@ impl Context {
         self.reports.forget(uid);
         self.memos.end(uid);
         self.claims.forget(uid);
+        if let Some(looks) = &self.looks {
+            looks.forget(uid);
+        }
         self.latest.forget(uid);
         self.ledgers.remove(namespace, name, uid);
     }
@@ -376,9 +385,13 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// For so many watched namespaces, and workloads of these kinds.
-    pub fn new(watched: usize, kinds: &[Kind]) -> Self {
-        let first = List::ALL.map(|list| matches!(list, List::Workloads(kind) if !kinds.contains(&kind)));
+    /// For so many watched namespaces, and workloads of these kinds; `secrets` is whether those are watched.
+    pub fn new(watched: usize, secrets: bool, kinds: &[Kind]) -> Self {
+        let first = List::ALL.map(|list| match list {
+            List::Workloads(kind) => !kinds.contains(&kind),
+            List::Secrets => !secrets,
+            List::Bindings => false,
+        });
         Self { told: Mutex::default(), first, watched, all: AtomicBool::new(false) }
     }
 
@@ -392,7 +405,7 @@ impl Lists {
 
     /// Whether a list of a namespace is complete.
     pub fn has(&self, namespace: &str, list: List) -> bool {
-        lock(&self.told).get(namespace).is_some_and(|lists| lists[list.place()])
+        lock(&self.told).get(namespace).unwrap_or(&self.first)[list.place()]
     }
 
     /// Whether all lists of a namespace are complete.
@@ -435,7 +448,7 @@ mod tests {
     #[test]
     fn a_namespace_is_complete_when_all_lists_are_that_somebody_watches() {
         let apps = [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet];
-        let lists = Lists::new(1, &apps);
+        let lists = Lists::new(1, true, &apps);
         lists.told("n", List::Bindings);
         lists.told("n", List::Secrets);
         for _ in 0..3 {
@@ -448,7 +461,7 @@ mod tests {
         );
         lists.told("n", List::Workloads(Kind::StatefulSet));
         assert!(lists.complete("n") && lists.all() && !lists.complete("m"));
-        let with_argo = Lists::new(1, &Kind::ALL);
+        let with_argo = Lists::new(1, true, &Kind::ALL);
         for list in [List::Bindings, List::Secrets].into_iter().chain(apps.map(List::Workloads)) {
             with_argo.told("n", list);
         }

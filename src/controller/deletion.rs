@@ -3,6 +3,7 @@
 use crate::cluster::error::ClusterError;
 use crate::controller::binding::after;
 use crate::controller::context::Context;
+use crate::controller::looking;
 use crate::controller::pass::Pass;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::deletions::{self, NOBODY};
@@ -91,7 +92,8 @@ pub(super) async fn clean_up(
     let earlier = binding.status.as_ref().and_then(|status| status.target.as_ref());
     let Some(earlier) = earlier.filter(|earlier| earlier.name != request.target.as_str()) else { return Ok(()) };
     let (namespace, name) = (&request.namespace, &earlier.name);
-    let mut observed = context.index.observe(namespace, name);
+    let look = looking::observe_earlier(namespace, name, context).await;
+    let mut observed = look.map_err(|error| error.problem("patch secrets", namespace))?;
     for _ in 0..ATTEMPTS {
         let Observed::Present(secret) = observed else { return Ok(()) };
         let owned = secret.owners.iter().any(|owner| owner.uid == request.uid);
@@ -104,7 +106,7 @@ pub(super) async fn clean_up(
                 return Ok(());
             }
             Err(error) if error.is_stale() => {
-                let now = context.secrets.fetch(namespace, name).await;
+                let now = looking::fetch(namespace, name, context).await;
                 observed = now.map_err(|error| error.problem("get secrets", namespace))?;
             }
             Err(error) => return Err(error.problem("patch secrets", namespace)),

@@ -5,6 +5,7 @@ use crate::cloud::inbox::{Arrival, Denial, Word};
 use crate::cluster::error::{Chain, ClusterError};
 use crate::cluster::status::Notice;
 use crate::controller::context::Context;
+use crate::controller::looking;
 use crate::controller::observing::Foreseen;
 use crate::controller::{report, workload};
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, Mode, SourceStatus, TargetStatus};
@@ -15,6 +16,7 @@ use crate::domain::deletions::notice;
 use crate::domain::drift;
 use crate::domain::high_water::{self, ACCEPT, Asked, Verdict, admit};
 use crate::domain::mapping::MappingError;
+use crate::domain::metadata;
 use crate::domain::observed::Observed;
 use crate::domain::outcome::Held;
 use crate::domain::ownership;
@@ -195,6 +197,20 @@ async fn write(
     let edited = status.target.is_some() && !is_synced(status, request.generation);
     let mut observed = context.index.observe(namespace, request.target.as_str());
     for _ in 0..ATTEMPTS {
+        if context.looks.is_some()
+            && let Observed::Present(secret) = &observed
+            && let Some(owned) = metadata::claim(request, secret)
+            && ownership::check(request, &observed, &context.rights(binding, request, &observed)).is_ok()
+        {
+            match context.secrets.amend(namespace, request.target.as_str(), secret, &owned).await {
+                Ok(now) => observed = Observed::Present(Box::new(now)),
+                Err(error) if error.is_stale() => match looking::fetch(namespace, request.target.as_str(), context).await {
+                    Ok(now) => observed = now,
+                    Err(error) => return refused_call(&error, "get secrets", request),
+                },
+                Err(error) => return refused_call(&error, "patch secrets", request),
+            }
+        }
         if let Err(problem) = ownership::check(request, &observed, &context.rights(binding, request, &observed)) {
             return Taken::Again(problem);
         }
@@ -238,13 +254,8 @@ async fn write(
                 }));
             }
             Err(error) if error.is_stale() => {
-                match (context.secrets.fetch(namespace, request.target.as_str()).await, planned.step) {
+                match (looking::fetch(namespace, request.target.as_str(), context).await, planned.step) {
                     (Ok(now), Step::Create(draft) | Step::Patch { draft, .. }) => {
-                        if let Observed::Present(secret) = &now {
-                            context.index.seen(namespace, request.target.as_str(), (**secret).clone());
-                        } else {
-                            context.index.gone(namespace, request.target.as_str(), None);
-                        }
                         (observed, data) = (now, draft.data);
                     }
                     (Err(error), _) => return refused_call(&error, "get secrets", request),

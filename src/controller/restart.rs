@@ -2,6 +2,7 @@
 
 use crate::cluster::error::{Chain, ClusterError};
 use crate::controller::context::Context;
+use crate::controller::proving::{self, Standing};
 use crate::controller::reverting;
 use crate::controller::workload::{Memo, Reader};
 use crate::crd::{EnnoteSecretBinding, OnFailure, RolloutPhase, RolloutStatus};
@@ -207,6 +208,23 @@ impl<'a> Pass<'a> {
         memo: &mut Memo,
     ) -> Result<Action, ClusterError> {
         let (namespace, workload) = (self.workload.namespace(), self.workload.key());
+        match proving::workload(self.workload, self.context).await {
+            Standing::Holds => {}
+            Standing::NotYet(pause) => {
+                self.take_back(before);
+                return Ok(Action::requeue(pause));
+            }
+            Standing::Missing(problem) => {
+                self.take_back(before);
+                tracing::warn!(namespace, workload, mend = problem.message, "not restarted: the admission policy is missing");
+                self.pending(&Why::new(Cause::PolicyMissing, problem.message));
+                return Ok(self.wait(proving::AGAIN).await);
+            }
+            Standing::Unknown(error) => {
+                self.take_back(before);
+                return Err(error);
+            }
+        }
         match self.context.workloads.stamp(self.workload, value).await {
             Ok(()) => {}
             Err(error) => {

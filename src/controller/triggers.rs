@@ -3,7 +3,8 @@
 //! | source | wakes | verbs |
 //! |---|---|---|
 //! | binding created, spec or annotations edited, deleted; claim or answer of another agent | the binding, its workloads | ennotesecretbindings: get, list, watch |
-//! | Secret created, edited, deleted (metadata) | the bindings that write to it | secrets: get, list, watch |
+//! | Secret created, edited, deleted (metadata), where they can be watched | the bindings that write to it | secrets: get, list, watch |
+//! | a look at a Secret is due, where they cannot (`looking`) | the binding | secrets: patch |
 //! | Deployment, StatefulSet, DaemonSet changed | the workload | apps: get, list, watch |
 //! | Rollout of Argo changed, where the setting says so | the workload | argoproj.io: get, list, watch |
 //! | delivery from the cloud | the binding | - |
@@ -240,6 +241,10 @@ fn watch_secrets(
     namespaces: &[String],
     context: Arc<Context>,
 ) -> BoxStream<'static, ObjectRef<EnnoteSecretBinding>> {
+    if context.looks.is_some() {
+        // They cannot be watched: passes look at them.
+        return futures::stream::pending().boxed();
+    }
     let streams = namespaces.iter().map(|namespace| watches.secrets(namespace));
     select_all(streams)
         .flat_map(move |change| {

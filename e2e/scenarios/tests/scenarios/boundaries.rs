@@ -214,15 +214,18 @@ async fn a_normal_run_stays_within_the_role() -> Result<()> {
     ensure!(beyond.is_empty(), "the Role grants none of {beyond:#?}");
     ensure!(other.iter().all(|event| event.verb == "get"), "more than a look at the server: {other:#?}");
     ensure!(requests.denied().is_empty(), "denied: {:#?}", requests.denied());
-    let failed: Vec<_> = requests.0.iter().filter(|event| event.code >= 400).collect();
+    let failed: Vec<_> = requests.0.iter().filter(|event| event.code >= 400 && !event.is_trial()).collect();
     ensure!(failed.is_empty(), "refused otherwise: {failed:#?}");
 
     // The log is that of a run: every kind of write was there, and no more of them than it took.
     ensure!(requests.secret_writes() == 2, "{} writes of a Secret", requests.secret_writes());
     ensure!(requests.restarts() == 1, "{} restarts", requests.restarts());
-    for (resource, verb) in [("ennotesecretbindings", "patch"), ("events", "create"), ("secrets", "watch")] {
+    for (resource, verb) in [("ennotesecretbindings", "patch"), ("events", "create"), ("secrets", "patch")] {
         ensure!(about.iter().any(|event| event.resource == resource && event.verb == verb), "no {verb} of {resource}");
     }
+    // Strict mode, which the chart has chosen: no Secret was read.
+    let read: Vec<_> = about.iter().filter(|e| e.resource == "secrets" && !["create", "patch"].contains(&e.verb.as_str())).collect();
+    ensure!(read.is_empty(), "Secrets were read: {read:#?}");
     // And the judgement can say no.
     let stray = AuditEvent { verb: "delete".to_owned(), ..about[0].clone() };
     ensure!(!granted(rules, &stray), "a delete passes for granted");
