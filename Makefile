@@ -98,10 +98,17 @@ promtool: tools ## Build promtool, which runs the alerts of the scenarios (once,
 	@$(TARGET)/debug/ennote-tools promtool > /dev/null
 
 .PHONY: generate
-generate: needs ## Write crds/ and the chart's copy from src/crd.rs
+generate: tools ## Write crds/ and the chart's copy from src/crd.rs, and the policies for a platform team from the chart
 	@$(CARGO) run --quiet --package ennote-agent --bin ennote-agent -- crd > $(TARGET)/crd.yaml
 	@for to in crds charts/ennote-agent/files; do cp $(TARGET)/crd.yaml $$to/ennotesecretbindings.yaml; done
-	@git --no-pager diff --stat -- crds charts/ennote-agent/files 2> /dev/null || true
+	@"$$($(TARGET)/debug/ennote-tools helm)" template ennote-agent charts/ennote-agent --namespace ennote \
+		--set rollouts.argo=true \
+		--api-versions admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy --show-only templates/admission-policy.yaml > $(TARGET)/admission-policy.yaml
+	@{ sed -n '/^#/!q;p' examples/platform/admission-policy.yaml; \
+		awk '/^# Source/ { next } /^  labels:/ { skip = 1; next } skip && /^    / { next } { skip = 0; print }' \
+		$(TARGET)/admission-policy.yaml; } > $(TARGET)/platform.yaml
+	@cp $(TARGET)/platform.yaml examples/platform/admission-policy.yaml
+	@git --no-pager diff --stat -- crds charts/ennote-agent/files examples/platform 2> /dev/null || true
 
 .PHONY: advisories
 advisories: needs $(DENY) ## Known vulnerabilities of the dependencies (needs GitHub)

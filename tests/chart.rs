@@ -3,6 +3,7 @@
 //! helm is $HELM, else the one in PATH. Without it these tests fail: run `make tools`.
 
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,9 +37,14 @@ fn helm(arguments: &[&str], values: &str) -> Result<Result<String, String>, Box<
 
 /// The objects that the chart renders for release `ennote-agent` in namespace `ennote`.
 fn render(values: &str) -> Result<Vec<Value>, Box<dyn Error>> {
+    render_for(&["--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"], values)
+}
+
+/// The same for a cluster that these arguments tell of.
+fn render_for(cluster: &[&str], values: &str) -> Result<Vec<Value>, Box<dyn Error>> {
     let chart = chart();
     let arguments = ["template", "ennote-agent", chart.to_str().ok_or("path")?, "--namespace", "ennote"];
-    let yaml = helm(&arguments, values)?.map_err(|e| format!("helm refused {values}: {e}"))?;
+    let yaml = helm(&[&arguments, cluster].concat(), values)?.map_err(|e| format!("helm refused {values}: {e}"))?;
     objects(&yaml)
 }
 
@@ -263,7 +269,7 @@ fn helm_lint_has_nothing_to_say() -> Outcome {
 #[test]
 fn the_agent_has_exactly_these_rights() -> Outcome {
     let rules = json!([
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "patch"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "patch"]},
         {"apiGroups": ["ennote.io"], "resources": ["ennotesecretbindings"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["ennote.io"], "resources": ["ennotesecretbindings/status"], "verbs": ["patch"]},
         {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets", "daemonsets"], "verbs": ["get", "list", "watch", "patch"]},
@@ -331,8 +337,17 @@ fn what_else_may_restart_reaches_the_agent_and_only_argo_adds_a_right() -> Outco
 /// With any values: no right beyond the watched namespaces, no port, nothing that runs but the agent.
 #[test]
 fn nothing_but_the_agent_is_installed() -> Outcome {
-    const KINDS: [&str; 7] =
-        ["ConfigMap", "CustomResourceDefinition", "Deployment", "Role", "RoleBinding", "Secret", "ServiceAccount"];
+    const KINDS: [&str; 9] = [
+        "ConfigMap",
+        "CustomResourceDefinition",
+        "Deployment",
+        "Role",
+        "RoleBinding",
+        "Secret",
+        "ServiceAccount",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    ];
     for values in ACCEPTED {
         let rendered = render(values)?;
         for object in &rendered {
@@ -631,5 +646,75 @@ fn examples_parse_and_the_roles_never_reach_status() -> Outcome {
             );
         }
     }
+    Ok(())
+}
+
+/// Strict where the policies are, whoever brings them; compatible without. The agent is told which, and the policies' names.
+#[test]
+fn the_mode_follows_the_policies_and_the_agent_knows_their_names() -> Outcome {
+    for (values, mode, policies, name) in [
+        ("{}", "strict", 4, Some("ennote-agent.ennote")),
+        ("rollouts: {argo: true}", "strict", 6, Some("ennote-agent.ennote")),
+        ("admissionPolicy: {create: false}", "compatible", 0, None),
+        ("rbac: {mode: compatible}", "compatible", 4, None),
+        ("admissionPolicy: {installedByPlatform: true}", "strict", 0, Some("ennote-agent.ennote")),
+        ("{rbac: {mode: strict}, admissionPolicy: {installedByPlatform: true, name: ours}}", "strict", 0, Some("ours")),
+    ] {
+        let rendered = render(values)?;
+        let settings = &named(&rendered, "ConfigMap", "ennote-agent-config")?["data"];
+        assert_eq!(settings["ENNOTE_RBAC_MODE"], mode, "{values}");
+        assert_eq!(settings["ENNOTE_ADMISSION_POLICY"].as_str(), name, "{values}");
+        let brought = rendered.iter().filter(|o| o["apiVersion"] == "admissionregistration.k8s.io/v1");
+        let brought: Vec<&Value> = brought.collect();
+        assert_eq!(brought.len(), policies, "{values}");
+        for policy in brought.iter().filter(|o| o["kind"] == "ValidatingAdmissionPolicy") {
+            assert_eq!(policy["spec"]["failurePolicy"], "Fail", "{values}");
+            let name = &policy["metadata"]["name"];
+            let bound = named(&rendered, "ValidatingAdmissionPolicyBinding", name.as_str().unwrap_or_default())?;
+            assert_eq!(bound["spec"], json!({"policyName": name, "validationActions": ["Deny"]}), "{values}");
+        }
+        let secrets = named(&rendered, "Role", "ennote-agent")?["rules"][0]["verbs"].clone();
+        let strict = json!(["create", "patch"]);
+        assert_eq!(secrets == strict, mode == "strict", "{values}: {secrets}");
+    }
+    // A cluster that does not serve them.
+    let without = render_for(&[], "{}")?;
+    assert_eq!(named(&without, "ConfigMap", "ennote-agent-config")?["data"]["ENNOTE_RBAC_MODE"], "compatible");
+    assert!(of_kind(&without, "ValidatingAdmissionPolicy").is_empty());
+    let chart = chart();
+    let arguments = ["template", "ennote-agent", chart.to_str().ok_or("path")?];
+    let refused = helm(&arguments, "{rbac: {mode: strict}, admissionPolicy: {create: false}}")?;
+    let said = refused.err().ok_or("strict mode was rendered without its policies")?;
+    assert!(said.contains("rbac.mode strict is safe only under the admission policies"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn named_secrets_are_all_that_the_role_grants() -> Outcome {
+    for (mode, verbs) in [("strict", json!(["create", "patch"])), ("compatible", json!(["get", "create", "patch"]))] {
+        let rendered = render(&format!("rbac: {{mode: {mode}, secretNames: [payments-db, tls]}}"))?;
+        let rule = json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["payments-db", "tls"], "verbs": verbs});
+        assert_eq!(named(&rendered, "Role", "ennote-agent")?["rules"][0], rule, "{mode}");
+        let settings = &named(&rendered, "ConfigMap", "ennote-agent-config")?["data"];
+        assert_eq!(settings["ENNOTE_SECRET_NAMES"], "payments-db,tls", "{mode}");
+    }
+    Ok(())
+}
+
+/// What a platform team applies is what the chart would bring.
+#[test]
+fn the_policies_for_a_platform_team_are_the_charts() -> Outcome {
+    let rendered = render("rollouts: {argo: true}")?;
+    let mut brought: Vec<Value> =
+        rendered.into_iter().filter(|o| o["apiVersion"] == "admissionregistration.k8s.io/v1").collect();
+    for object in &mut brought {
+        object["metadata"].as_object_mut().ok_or("metadata")?.remove("labels");
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/platform/admission-policy.yaml");
+    let file = objects(&std::fs::read_to_string(file)?)?;
+    let by_name = |objects: Vec<Value>| {
+        objects.into_iter().map(|o| (format!("{}/{}", o["kind"], o["metadata"]["name"]), o)).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(by_name(file), by_name(brought), "run make generate");
     Ok(())
 }

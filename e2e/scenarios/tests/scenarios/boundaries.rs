@@ -67,7 +67,8 @@ async fn two_namespaces_sync_and_a_third_is_out_of_reach() -> Result<()> {
     // And it could not: the agent's own token, tried by hand.
     let token = world.agent.local_path("/var/run/secrets/kubernetes.io/serviceaccount/token")?;
     let client = world.plane.client_as(std::fs::read_to_string(token)?.trim()).await?;
-    let listed = status(&client, "GET", &format!("/api/v1/namespaces/{own}/secrets"), Value::Null).await?;
+    let bindings = format!("/apis/ennote.io/v1alpha1/namespaces/{own}/ennotesecretbindings");
+    let listed = status(&client, "GET", &bindings, Value::Null).await?;
     ensure!(listed == 200, "the token is good where it should be, but {listed}");
     let secret = json!({"metadata": {"name": "new"}});
     let stamp = json!({"spec": {"template": {"metadata": {"annotations": {"a": "b"}}}}});

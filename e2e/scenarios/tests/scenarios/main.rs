@@ -29,6 +29,7 @@ mod mapping;
 mod monitoring;
 mod observe;
 mod ownership;
+mod rbac_modes;
 mod render;
 mod resilience;
 mod rollout_failures;
