@@ -117,7 +117,8 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         ),
         looks: (!settings.access.watches()).then(|| Looks::new(Duration::from_secs(settings.access.look_every.max(1)))),
         proofs: settings.access.policies().map(|base| {
-            Proofs::new(Policies::new(client.clone(), base), Duration::from_secs(settings.access.proof_lasts))
+            let granted = settings.access.secret_names.first().cloned();
+            Proofs::new(Policies::new(client.clone(), base, granted), Duration::from_secs(settings.access.proof_lasts))
         }),
         index: SecretIndex::default(),
         status: StatusWriter::new(client.clone(), &settings.instance_name),

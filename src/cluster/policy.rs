@@ -47,12 +47,14 @@ impl About {
 pub struct Policies {
     client: Client,
     base: String,
+    granted: Option<String>,
 }
 
 impl Policies {
-    /// Of policies whose names begin with `base`.
-    pub fn new(client: Client, base: &str) -> Self {
-        Self { client, base: base.to_owned() }
+    /// Of policies whose names begin with `base`. `granted` is a Secret by whose name the Role grants what it does, where it grants
+    /// by name.
+    pub fn new(client: Client, base: &str, granted: Option<String>) -> Self {
+        Self { client, base: base.to_owned(), granted }
     }
 
     /// The name of a policy.
@@ -60,17 +62,26 @@ impl Policies {
         format!("{}.{}", self.base, about.suffix())
     }
 
-    /// Whether a Secret without the agent's labels is refused by the policy.
+    /// Whether a Secret without the agent's labels, and a finalizer on one that has them, is refused by the policy.
     ///
     /// # Errors
     /// Any other refusal, which proves nothing.
     pub async fn holds_secrets(&self, namespace: &str) -> Result<bool, ClusterError> {
-        let secret = serde_json::json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": PROOF_MANAGER}});
-        let path = format!("/api/v1/namespaces/{namespace}/secrets");
-        self.refused(About::Secrets, "POST", "application/json", &path, &secret).await
+        let name = self.granted.as_deref().unwrap_or(PROOF_MANAGER);
+        let metadata = serde_json::json!({"name": name, "finalizers": ["ennote.io/proof"]});
+        let secret = serde_json::json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata});
+        let all = format!("/api/v1/namespaces/{namespace}/secrets");
+        match &self.granted {
+            None => self.refused(About::Secrets, "POST", "application/json", &all, &secret).await,
+            // A POST is not authorised by name, an apply is, whether it creates or changes.
+            Some(name) => {
+                let path = format!("{all}/{name}");
+                self.refused(About::Secrets, "PATCH", "application/apply-patch+yaml", &path, &secret).await
+            }
+        }
     }
 
-    /// Whether a label on this workload is refused by the policy. `None` if the workload is gone.
+    /// Whether a label on this workload is refused by the policy.
     ///
     /// # Errors
     /// Any other refusal, which proves nothing.

@@ -174,7 +174,7 @@ impl Secrets {
     }
 
     /// Hands a Secret to the garbage collector: it deletes what is owned by a uid that does not exist, which is named for the
-    /// reason. No delete verb needed.
+    /// reason. No delete verb needed. Gives what exists until then.
     ///
     /// # Errors
     /// The API server's refusal.
@@ -184,7 +184,7 @@ impl Secrets {
         name: &str,
         secret: &Existing,
         why: &str,
-    ) -> Result<(), ClusterError> {
+    ) -> Result<Existing, ClusterError> {
         let body = serde_json::json!({"metadata": {
             "uid": secret.uid,
             "resourceVersion": secret.resource_version,
@@ -196,7 +196,7 @@ impl Secrets {
             }],
         }});
         let path = format!("{}/{name}", collection(namespace));
-        self.send(Act::Merge, path, Bytes::from(body.to_string())).await.map(drop)
+        self.send(Act::Merge, path, Bytes::from(body.to_string())).await
     }
 
     async fn send(&self, act: Act, path: String, body: Bytes) -> Result<Existing, ClusterError> {

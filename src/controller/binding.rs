@@ -108,6 +108,7 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
         Err(error) => return not_patched(&error, &request),
     };
     let pass = decide(binding, &request, observed, context).await;
+    looking::awaits(&request, &pass, context);
     // What cannot be watched is looked at again in time.
     pass.within(context.looks.as_ref().map(|looks| looks.left(&request)))
 }

@@ -52,7 +52,10 @@ pub(super) async fn tombstone(
         return say(held);
     }
     match context.secrets.hand_over(&request.namespace, target.as_str(), secret, NOBODY.0).await {
-        Ok(()) => say(format!("; Secret {target} was handed to the garbage collector")),
+        Ok(leaving) => {
+            context.index.seen(&request.namespace, target.as_str(), leaving);
+            say(format!("; Secret {target} was handed to the garbage collector"))
+        }
         Err(error) => Some(not_patched(&error, request)),
     }
 }
@@ -74,10 +77,13 @@ pub(super) async fn make_anew(request: &Request, secret: &Existing, context: &Co
     }
     let target = &request.target;
     Some(match context.secrets.hand_over(&request.namespace, target.as_str(), secret, "recreated-by-ennote").await {
-        Ok(()) => Pass::say(Problem::new(
-            Reason::AwaitingCollection,
-            format!("Secret {target} is being made anew, as {RECREATE} asks; waiting until the old one is gone"),
-        )),
+        Ok(leaving) => {
+            context.index.seen(&request.namespace, target.as_str(), leaving);
+            Pass::say(Problem::new(
+                Reason::AwaitingCollection,
+                format!("Secret {target} is being made anew, as {RECREATE} asks; waiting until the old one is gone"),
+            ))
+        }
         Err(error) => not_patched(&error, request),
     })
 }
@@ -101,7 +107,7 @@ pub(super) async fn clean_up(
             return Ok(());
         }
         match context.secrets.hand_over(namespace, name, &secret, "renamed-by-ennote").await {
-            Ok(()) => {
+            Ok(_) => {
                 tracing::info!(namespace, binding = request.binding, from = name, to = %request.target, "renamed");
                 return Ok(());
             }

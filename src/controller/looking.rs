@@ -3,8 +3,11 @@
 
 use crate::cluster::error::ClusterError;
 use crate::controller::context::Context;
+use crate::controller::pass::Pass;
 use crate::domain::deletions::NOBODY;
 use crate::domain::observed::Observed;
+use crate::domain::outcome::Outcome;
+use crate::domain::reason::Reason;
 use crate::domain::request::Request;
 use crate::entropy::spread;
 use std::collections::HashMap;
@@ -45,15 +48,29 @@ impl Looks {
         known.map_or(Duration::ZERO, |due| due.at.saturating_duration_since(Instant::now()))
     }
 
-    /// It was looked at. `leaving`: it is on its way out, so the next look comes soon, and ever later while it does not go.
-    pub fn looked(&self, request: &Request, leaving: bool, spread: f64) {
+    /// It was looked at.
+    pub fn looked(&self, request: &Request, spread: f64) {
         let mut due = self.due();
         let target = request.target.to_string();
-        let known = due.get(&request.uid).filter(|due| due.target == target);
-        let awaited = if leaving { known.map_or(1, |due| due.awaited.saturating_add(1)) } else { 0 };
-        let regular = self.every.mul_f64(0.8 + 0.4 * spread);
-        let pause = if leaving { regular.min(SOONEST * (1 << (awaited - 1).min(16))) } else { regular };
-        due.insert(request.uid.clone(), Due { target, at: Instant::now() + pause, awaited });
+        let awaited = due.get(&request.uid).filter(|due| due.target == target).map_or(0, |due| due.awaited);
+        let at = Instant::now() + self.every.mul_f64(0.8 + 0.4 * spread);
+        due.insert(request.uid.clone(), Due { target, at, awaited });
+    }
+
+    /// Whether it is awaited that the Secret goes: the next look comes soon then, and ever later while it does not go.
+    pub fn awaits(&self, request: &Request, going: bool) {
+        let mut due = self.due();
+        let Some(due) = due.get_mut(&request.uid) else { return };
+        if !going {
+            due.awaited = 0;
+            return;
+        }
+        let now = Instant::now();
+        // What wakes a pass before its look makes the next one no later.
+        if due.at > now + SOONEST * (1 << due.awaited.min(16)) {
+            due.at = now + SOONEST * (1 << due.awaited.min(16));
+            due.awaited = due.awaited.saturating_add(1);
+        }
     }
 
     /// The binding is gone.
@@ -71,8 +88,8 @@ pub(super) async fn observe(request: &Request, context: &Context) -> Result<Obse
     if let Some(looks) = &context.looks
         && looks.left(request).is_zero()
     {
-        let seen = fetch(namespace, target, context).await?;
-        looks.looked(request, is_leaving(&seen), spread());
+        fetch(namespace, target, context).await?;
+        looks.looked(request, spread());
     }
     Ok(context.index.observe(namespace, target))
 }
@@ -101,6 +118,14 @@ pub(super) async fn observe_earlier(namespace: &str, name: &str, context: &Conte
     }
 }
 
+/// After a pass: whether it waits for the garbage collector, which no event will tell of.
+pub(super) fn awaits(request: &Request, pass: &Pass, context: &Context) {
+    let Some(looks) = &context.looks else { return };
+    let said = matches!(pass, Pass::Done { outcome: Outcome::Problem(problem), .. } if problem.reason == Reason::AwaitingCollection);
+    let seen = context.index.observe(&request.namespace, request.target.as_str());
+    looks.awaits(request, said || is_leaving(&seen));
+}
+
 fn is_leaving(seen: &Observed) -> bool {
     match seen {
         Observed::Present(secret) => secret.deleting || secret.owners.iter().any(|owner| owner.uid == NOBODY.1),
@@ -117,24 +142,29 @@ mod tests {
     async fn a_target_is_looked_at_once_every_few_minutes_and_sooner_while_it_goes() {
         let looks = Looks::new(Duration::from_secs(300));
         assert_eq!(looks.left(&request()), Duration::ZERO, "never seen");
-        looks.looked(&request(), false, 0.0);
+        looks.looked(&request(), 0.0);
         assert_eq!(looks.left(&request()), Duration::from_secs(240));
-        looks.looked(&request(), false, 1.0);
+        looks.looked(&request(), 1.0);
         assert_eq!(looks.left(&request()), Duration::from_secs(360));
         let mut renamed = request();
         renamed.target = crate::domain::name::SecretName::parse("other").unwrap();
         assert_eq!(looks.left(&renamed), Duration::ZERO, "another target was not looked at");
-        let pauses: Vec<u64> = (0..12)
-            .map(|_| {
-                looks.looked(&request(), true, 0.5);
-                u64::try_from(looks.left(&request()).as_millis()).unwrap()
-            })
-            .collect();
-        assert_eq!(pauses[..4], [500, 1000, 2000, 4000]);
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            looks.looked(&request(), 0.5);
+            looks.awaits(&request(), true);
+            looks.awaits(&request(), true);
+            pauses.push(looks.left(&request()).as_millis());
+        }
+        assert_eq!(pauses[..4], [500, 1000, 2000, 4000], "however often somebody asks between two looks");
         assert_eq!(pauses[11], 300_000, "what never goes is looked at as any other");
+        looks.awaits(&request(), false);
+        looks.looked(&request(), 0.5);
+        looks.awaits(&request(), true);
+        assert_eq!(looks.left(&request()).as_millis(), 500, "another one that goes");
         tokio::time::advance(Duration::from_secs(300)).await;
         assert_eq!(looks.left(&request()), Duration::ZERO);
-        looks.looked(&request(), false, 0.5);
+        looks.looked(&request(), 0.5);
         looks.forget(&request().uid);
         assert_eq!(looks.left(&request()), Duration::ZERO);
     }

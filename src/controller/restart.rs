@@ -220,23 +220,10 @@ impl<'a> Pass<'a> {
                 self.pending(&Why::new(Cause::PolicyMissing, problem.message));
                 return Ok(self.wait(proving::AGAIN).await);
             }
-            Standing::Unknown(error) => {
-                self.take_back(before);
-                return Err(error);
-            }
+            Standing::Unknown(error) => return self.refused(error, before).await,
         }
-        match self.context.workloads.stamp(self.workload, value).await {
-            Ok(()) => {}
-            Err(error) => {
-                self.take_back(before);
-                let Some(said) = error.refusal() else {
-                    tracing::debug!(namespace, workload, error = %Chain(&error), "not stamped");
-                    return Err(error);
-                };
-                tracing::warn!(namespace, workload, said, "cannot restart");
-                self.pending(&Why::new(Cause::Refused, format!("the API server refused the restart: {said}")));
-                return Ok(self.wait(REFUSED_AGAIN).await);
-            }
+        if let Err(error) = self.context.workloads.stamp(self.workload, value).await {
+            return self.refused(error, before).await;
         }
         *memo = Memo {
             stamp: Some(value.text(self.workload.kind)),
@@ -253,6 +240,18 @@ impl<'a> Pass<'a> {
         let note = format!("restarted for a new version of {}", bindings.join(", "));
         self.notify(self.reference(), None, false, "Restarted", &note).await;
         Ok(Action::requeue(self.again_after(self.now)))
+    }
+
+    async fn refused(&self, error: ClusterError, before: Vec<Option<RolloutStatus>>) -> Result<Action, ClusterError> {
+        let (namespace, workload) = (self.workload.namespace(), self.workload.key());
+        self.take_back(before);
+        let Some(said) = error.refusal() else {
+            tracing::debug!(namespace, workload, error = %Chain(&error), "not stamped");
+            return Err(error);
+        };
+        tracing::warn!(namespace, workload, said, "cannot restart");
+        self.pending(&Why::new(Cause::Refused, format!("the API server refused the restart: {said}")));
+        Ok(self.wait(REFUSED_AGAIN).await)
     }
 
     /// The bindings whose content a restart brings: those that moved, and those whose own restart is not over yet.

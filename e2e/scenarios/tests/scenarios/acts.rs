@@ -91,7 +91,7 @@ pub(crate) fn on_workloads(namespace: &str, plural: &str) -> Vec<Act> {
         ("arguments", of_container(json!({"args": ["-c", "id"]}))),
         ("environment", of_container(json!({"env": [{"name": "A", "value": "b"}]}))),
         ("environment from a Secret", of_container(json!({"envFrom": [{"secretRef": {"name": "foreign"}}]}))),
-        ("privileged", of_container(json!({"securityContext": {"privileged": true}}))),
+        ("capabilities", of_container(json!({"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}))),
         ("resources", of_container(json!({"resources": {"limits": {"cpu": "1"}}}))),
         ("image pull policy", of_container(json!({"imagePullPolicy": "Always"}))),
         ("probe", of_container(json!({"livenessProbe": {"exec": {"command": ["id"]}}}))),
@@ -231,7 +231,9 @@ pub(crate) fn on_secrets(namespace: &str) -> Vec<Act> {
     }
     acts.push(Act::new(Allowed, "a Secret of its own", "POST", &format!("{all}?dryRun=All"), with(&|_| {})));
 
-    let labelled = json!({"metadata": marks("x", "mine"), "data": {"A": "eA=="}});
+    let mut labelled = json!({"metadata": marks("x", "mine"), "data": {"A": "eA=="}});
+    // As a patch, it goes to a Secret of whatever name.
+    labelled["metadata"].as_object_mut().map(|metadata| metadata.remove("name"));
     for target in ["foreign", "released", "another", "platform-token"] {
         let at = path(target);
         let say = |what: &str| format!("{target}: {what}");
@@ -241,7 +243,8 @@ pub(crate) fn on_secrets(namespace: &str) -> Vec<Act> {
             acts.push(Act::patch(ByPolicy, &say("a dry look"), &format!("{at}?dryRun=All"), MERGE, json!({})));
             acts.push(Act::patch(ByPolicy, &say("a strategic look"), &at, STRATEGIC, json!({})));
             acts.push(Act::patch(ByPolicy, &say("a look by JSON patch"), &at, JSON_PATCH, json!([])));
-            let guess = json!([{"op": "test", "path": "/data/A", "value": "dGhlaXJz"}]);
+            let held = if target == "platform-token" { "b3Vycw==" } else { "dGhlaXJz" };
+            let guess = json!([{"op": "test", "path": "/data/A", "value": held}]);
             acts.push(Act::patch(ByPolicy, &say("a right guess"), &at, JSON_PATCH, guess));
             acts.push(Act::patch(ByPolicy, &say("data"), &at, MERGE, json!({"data": {"A": "eA=="}})));
             let mark = json!({"metadata": {"annotations": {"ennote.io/adopt": "mine"}}});

@@ -3,6 +3,8 @@
 //! All scenarios share one control plane, each in namespaces of its own with its own cloud, release and agent; those that
 //! disturb the control plane start one of their own.
 
+mod acts;
+mod admission;
 mod argo_rollouts;
 mod boundaries;
 mod chart;
