@@ -93,7 +93,7 @@ pub(crate) fn on_workloads(namespace: &str, plural: &str) -> Vec<Act> {
         ("environment from a Secret", of_container(json!({"envFrom": [{"secretRef": {"name": "foreign"}}]}))),
         ("capabilities", of_container(json!({"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}))),
         ("resources", of_container(json!({"resources": {"limits": {"cpu": "1"}}}))),
-        ("image pull policy", of_container(json!({"imagePullPolicy": "Always"}))),
+        ("image pull policy", of_container(json!({"imagePullPolicy": "Never"}))),
         ("probe", of_container(json!({"livenessProbe": {"exec": {"command": ["id"]}}}))),
         ("lifecycle", of_container(json!({"lifecycle": {"preStop": {"exec": {"command": ["id"]}}}}))),
         ("another container", of_pod(json!({"containers": [{"name": "evil", "image": "evil"}]}))),
