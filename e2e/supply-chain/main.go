@@ -3,7 +3,11 @@
 //
 //	supply-chain image OUT EPOCH VERSION REVISION PLATFORM=BINARY...
 //
-// Prints the digest of the index, which is what a cluster pulls and what is signed.
+// Prints the digest of the index, which is what a cluster pulls and what is signed. And for an attack on signatures:
+//
+//	supply-chain graft REPOSITORY DIGEST OTHER
+//
+// hangs all that hangs on the image DIGEST (signatures, attestations) on the image OTHER as well.
 package main
 
 import (
@@ -16,10 +20,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
@@ -28,19 +34,25 @@ import (
 const user = "65532:65532"
 
 func main() {
-	if len(os.Args) < 7 || os.Args[1] != "image" {
-		fail(fmt.Errorf("usage: supply-chain image OUT EPOCH VERSION REVISION PLATFORM=BINARY..."))
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "supply-chain:", err)
+		os.Exit(1)
 	}
-	digest, err := write(os.Args[2], os.Args[3], os.Args[4], os.Args[5], os.Args[6:])
-	if err != nil {
-		fail(err)
-	}
-	fmt.Println(digest)
 }
 
-func fail(err error) {
-	fmt.Fprintln(os.Stderr, "supply-chain:", err)
-	os.Exit(1)
+func run(arguments []string) error {
+	switch {
+	case len(arguments) >= 6 && arguments[0] == "image":
+		digest, err := write(arguments[1], arguments[2], arguments[3], arguments[4], arguments[5:])
+		if err != nil {
+			return err
+		}
+		fmt.Println(digest)
+		return nil
+	case len(arguments) == 4 && arguments[0] == "graft":
+		return graft(arguments[1], arguments[2], arguments[3])
+	}
+	return fmt.Errorf("usage: supply-chain image OUT EPOCH VERSION REVISION PLATFORM=BINARY... | graft REPOSITORY DIGEST OTHER")
 }
 
 func write(out, epoch, version, revision string, binaries []string) (string, error) {
@@ -59,11 +71,11 @@ func write(out, epoch, version, revision string, binaries []string) (string, err
 	}
 	var images []mutate.IndexAddendum
 	for _, each := range binaries {
-		name, binary, found := strings.Cut(each, "=")
+		target, binary, found := strings.Cut(each, "=")
 		if !found {
 			return "", fmt.Errorf("%q is not PLATFORM=BINARY", each)
 		}
-		platform, err := v1.ParsePlatform(name)
+		platform, err := v1.ParsePlatform(target)
 		if err != nil {
 			return "", err
 		}
@@ -71,7 +83,7 @@ func write(out, epoch, version, revision string, binaries []string) (string, err
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", binary, err)
 		}
-		images = append(images, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: platform}})
+		images = append(images, mutate.IndexAddendum{Add: plain{image}, Descriptor: v1.Descriptor{Platform: platform}})
 	}
 	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), images...)
 	index = mutate.Annotations(index, about).(v1.ImageIndex)
@@ -88,6 +100,11 @@ func write(out, epoch, version, revision string, binaries []string) (string, err
 	digest, err := index.Digest()
 	return digest.String(), err
 }
+
+// An image that is no artifact: without this, the index would call it one of its config's type, and clients look past those.
+type plain struct{ v1.Image }
+
+func (plain) ArtifactType() (string, error) { return "", nil }
 
 // The image of one platform: one layer with one file.
 func around(binary string, platform v1.Platform, created time.Time, about map[string]string) (v1.Image, error) {
@@ -137,4 +154,39 @@ func archiveOf(binary string, created time.Time) ([]byte, error) {
 		return nil, err
 	}
 	return archive.Bytes(), nil
+}
+
+func graft(repository, digest, other string) error {
+	repo, err := name.NewRepository(repository, name.Insecure)
+	if err != nil {
+		return err
+	}
+	onto, err := remote.Head(repo.Digest(other))
+	if err != nil {
+		return err
+	}
+	hanging, err := remote.Referrers(repo.Digest(digest))
+	if err != nil {
+		return err
+	}
+	all, err := hanging.IndexManifest()
+	if err != nil {
+		return err
+	}
+	for _, each := range all.Manifests {
+		image, err := remote.Image(repo.Digest(each.Digest.String()))
+		if err != nil {
+			return err
+		}
+		grafted := mutate.Subject(image, *onto).(v1.Image)
+		to, err := grafted.Digest()
+		if err != nil {
+			return err
+		}
+		if err := remote.Write(repo.Digest(to.String()), grafted); err != nil {
+			return err
+		}
+		fmt.Printf("%s of %s is %s of %s\n", each.Digest, digest, to, other)
+	}
+	return nil
 }
