@@ -1,4 +1,5 @@
-//! `.github/workflows`: every action pinned by its commit, every job with the rights of its own work and no others.
+//! `.github/workflows`: every action pinned by its commit, every job with the rights of its own work and no others, and the signature
+//! that the README tells to ask for is the one that the release makes.
 //!
 //! `make workflows` asks actionlint and zizmor; this needs neither, and holds what they do not know: which job may do what.
 
@@ -28,6 +29,7 @@ const RIGHTS: [(&str, &str, &[(&str, &str)]); 13] = [
 ];
 
 const WORKFLOWS: &str = ".github/workflows";
+const REPOSITORY: &str = "https://github.com/ennote-io/ennote-agent";
 
 fn path(of: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(of)
@@ -208,5 +210,94 @@ fn workflows_run_targets_and_scripts_that_exist() -> Result {
         let wrong = parse(&altered(all.get(name).ok_or(name)?, old, new)?)?;
         assert!(!broken(&wrong, &makefile)?.is_empty(), "{new:?} is let through");
     }
+    Ok(())
+}
+
+/// The file whose job has `id-token: write` and runs sign.sh: cosign's certificate names it.
+fn signs(all: &BTreeMap<String, String>) -> Result<Vec<&str>> {
+    let mut found = Vec::new();
+    for (name, text) in all {
+        let workflow = parse(text)?;
+        let is_signing = |job: &Value| {
+            let runs = |step: &Value| step["run"].as_str().is_some_and(|run| run.contains("supply-chain/sign.sh"));
+            job["permissions"]["id-token"] == "write" && steps(job).iter().any(runs)
+        };
+        if jobs(&workflow)?.values().any(is_signing) {
+            found.push(name.as_str());
+        }
+    }
+    Ok(found)
+}
+
+/// What follows `before` in a text, up to white space or a quote; each once.
+fn after<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
+    let ends = |c: char| c.is_whitespace() || c == '"';
+    let mut found: Vec<&str> = text.split(before).skip(1).filter_map(|rest| rest.split(ends).next()).collect();
+    found.dedup();
+    found
+}
+
+#[test]
+fn the_readme_asks_for_the_workflow_that_signs() -> Result {
+    let (all, readme, verify) = (workflows()?, read("README.md")?, read("e2e/supply-chain/verify.sh")?);
+    let version = env!("CARGO_PKG_VERSION");
+    let [signer] = signs(&all)?[..] else { return Err("one workflow signs".into()) };
+    let release = &all[signer];
+    let workflow = parse(release)?;
+
+    // Only a tag starts it: at another ref the identity is another one.
+    assert_eq!(workflow["on"], json!({"push": {"tags": ["v*"]}}));
+    let identity = format!("{REPOSITORY}/{WORKFLOWS}/{signer}@refs/tags/");
+    let at_tag = format!("{identity}v{version}");
+    assert_eq!(after(&readme, "$ who="), [at_tag.as_str()]);
+    // The release asks for the same before it calls itself one.
+    assert_eq!(after(release, "--certificate-identity \""), [format!("{identity}$GITHUB_REF_NAME")]);
+    let issuer = after(&readme, "$ by=");
+    assert_eq!(issuer, ["https://token.actions.githubusercontent.com"]);
+    assert_eq!(after(release, "--certificate-oidc-issuer "), issuer);
+
+    // The names that are pushed are the names that are verified, in the version of this tree.
+    let env = |name: &str| workflow["env"][name].as_str().unwrap_or_default().to_owned();
+    for of in [format!("{}:{version}", env("IMAGE")), format!("{}/ennote-agent:{version}", env("CHARTS"))] {
+        assert!(readme.contains(&format!(" {of}\n")), "the README does not verify {of}");
+    }
+    assert!(
+        read("e2e/supply-chain/assemble.sh")?.contains(&format!(":-{}}}", env("IMAGE"))),
+        "the chart names the image"
+    );
+
+    // Each line of the README is a line of verify.sh, which `make signatures` runs; each says who and by whom, exactly.
+    let lines: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("$ cosign ")).collect();
+    assert_eq!(lines.len(), 4);
+    for line in lines {
+        let asks = line.split(" --certificate").next().unwrap_or_default();
+        let runs = asks.replace(" --bundle FILE.sigstore.json", "");
+        assert!(verify.contains(&format!("\"$cosign\" {runs} \"$@\"")), "verify.sh does not run cosign {runs}");
+        assert!(line.contains("--certificate-identity $who --certificate-oidc-issuer $by"), "{line}");
+    }
+    assert!(!readme.contains("-regexp"), "a pattern takes more than one workflow");
+
+    // Provenance is in the name of the workflow that builds.
+    let builder = after(&readme, "--signer-workflow ");
+    let attests = |text: &String| text.contains("uses: actions/attest@");
+    let named: Vec<String> = all
+        .iter()
+        .filter(|(_, text)| attests(text))
+        .map(|(name, _)| format!("ennote-io/ennote-agent/{WORKFLOWS}/{name}"))
+        .collect();
+    assert_eq!(builder, named);
+    Ok(())
+}
+
+#[test]
+fn the_workflow_that_signs_is_found_by_what_it_does() -> Result {
+    let mut all = workflows()?;
+    assert_eq!(signs(&all)?, ["release.yml"]);
+    let other = all["release.yml"].clone();
+    all.insert("other.yml".to_owned(), other);
+    assert_eq!(signs(&all)?, ["other.yml", "release.yml"]);
+    let unsigned = altered(&all["release.yml"], "supply-chain/sign.sh", "supply-chain/login.sh")?;
+    all.insert("release.yml".to_owned(), unsigned);
+    assert_eq!(signs(&all)?, ["other.yml"]);
     Ok(())
 }
