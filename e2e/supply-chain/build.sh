@@ -11,7 +11,6 @@ root=$(cd "$here/../.." && pwd)
 [[ $# -eq 2 ]] || { echo "usage: build.sh OUT FOLDER" >&2; exit 2; }
 mkdir -p "$1" "$2"
 out=$(cd "$1" && pwd) folder=$(cd "$2" && pwd)
-cargo=${CARGO:-cargo}
 
 most=12000000 # bytes of the binary: DESIGN's bar
 

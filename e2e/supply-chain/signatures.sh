@@ -15,8 +15,8 @@ export PLAIN_HTTP=1
 mkdir -p "$DOCKER_CONFIG"
 cp -R "$1" "$work/dist"
 dist=$work/dist
-binary=$(ls "$dist"/ennote-agent-linux-* | grep -v '\.json$' | head -1)
-sbom=$binary.cdx.json
+sbom=$(ls "$dist"/*.cdx.json | head -1)
+binary=${sbom%.cdx.json}
 chart=$(ls "$dist"/ennote-agent-*.tgz)
 
 # The line in which it tells its port is awaited on a pipe.
@@ -68,13 +68,13 @@ refused "the binary without its last byte" "$content" blob "$binary" "$work/shor
 sed 's/"name": "ring"/"name": "ping"/' "$sbom" > "$work/sbom.json"
 cmp --quiet "$sbom" "$work/sbom.json" && { echo "the SBOM was not altered" >&2; exit 1; }
 refused "the SBOM with a crate renamed" "$content" blob "$sbom" "$work/sbom.json"
-sed 's/^./0/; 1s/^./1/' "$dist/SHA256SUMS" > "$work/sums"
+sed '1s/^......../00000000/' "$dist/SHA256SUMS" > "$work/sums"
 refused "other checksums" "$content" blob "$dist/SHA256SUMS" "$work/sums"
 
 # A chart that installs another image, whole in all else.
 mkdir "$work/chart"
 tar -xzf "$chart" -C "$work/chart"
-sed -i 's/^  digest: sha256:..../  digest: sha256:0000/' "$work/chart/ennote-agent/values.yaml"
+sed -i 's/^  digest: sha256:......../  digest: sha256:00000000/' "$work/chart/ennote-agent/values.yaml"
 evil_chart=$work/$(basename "$chart")
 tar -czf "$evil_chart" -C "$work/chart" ennote-agent
 refused "a chart that installs another image" "$content" blob "$chart" "$evil_chart"

@@ -35,11 +35,11 @@ go_tools() {
 }
 
 zizmor() {
-    python3 -m venv "$1" && "$1/bin/pip" install --quiet --disable-pip-version-check \
-        --require-hashes --only-binary :all: --no-deps --requirement "$here/zizmor.txt" || {
+    if ! { python3 -m venv "$1" && "$1/bin/pip" install --quiet --disable-pip-version-check \
+        --require-hashes --only-binary :all: --no-deps --requirement "$here/zizmor.txt"; }; then
         echo "zizmor cannot be installed: it needs Python 3 with venv (apt install python3-venv) and PyPI within reach" >&2
         return 1
-    }
+    fi
 }
 
 crate() { # NAME VERSION DIR

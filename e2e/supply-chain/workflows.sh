@@ -7,8 +7,9 @@ actionlint=$("$here/tools.sh" go)/actionlint
 zizmor=$("$here/tools.sh" zizmor)/zizmor
 
 # What the machine has of other linters would change what is found.
-"$actionlint" -shellcheck= -pyflakes= .github/workflows/*.yml
-echo "actionlint: $(ls .github/workflows/*.yml | wc -l) workflows, nothing found"
+workflows=(.github/workflows/*.yml)
+"$actionlint" -shellcheck= -pyflakes= "${workflows[@]}"
+echo "actionlint: ${#workflows[@]} workflows, nothing found"
 "$zizmor" --offline --quiet --persona pedantic --min-severity low .github/workflows
 echo "zizmor: nothing found"
 
