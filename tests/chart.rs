@@ -2,6 +2,7 @@
 //!
 //! helm is $HELM, else the one in PATH. Without it these tests fail: run `make tools`.
 
+use ennote_agent::domain::rights::Needs;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::io::Write;
@@ -266,6 +267,7 @@ fn the_agent_has_exactly_these_rights() -> Outcome {
         {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets", "daemonsets"], "verbs": ["get", "list", "watch", "patch"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
     ]);
+    assert_eq!(serde_json::to_value(Needs::default().rules())?, rules, "what the self-check asks for");
     for (values, namespaces) in
         [("{}", vec!["ennote"]), ("watchNamespaces: [shop, payments]", vec!["shop", "payments"])]
     {
@@ -302,6 +304,7 @@ fn the_agent_has_exactly_these_rights() -> Outcome {
 fn what_else_may_restart_reaches_the_agent_and_only_argo_adds_a_right() -> Outcome {
     let rollouts =
         json!({"apiGroups": ["argoproj.io"], "resources": ["rollouts"], "verbs": ["get", "list", "watch", "patch"]});
+    let needed = serde_json::to_value(Needs { argo: true, ..Needs::default() }.rules())?;
     for (values, [consumers, reloader, argo]) in [
         ("watchNamespaces: [shop, payments]", ["false"; 3]),
         ("{watchNamespaces: [shop, payments], rollouts: {consumers: true, reloader: true}}", ["true", "true", "false"]),
@@ -320,6 +323,7 @@ fn what_else_may_restart_reaches_the_agent_and_only_argo_adds_a_right() -> Outco
             let wanted: &[&Value] = if argo == "true" { &[&rollouts] } else { &[] };
             assert_eq!(of_argo, wanted, "{values}");
             assert_eq!(rules.len(), 5 + wanted.len(), "{values}: nothing else");
+            assert!(argo != "true" || role["rules"] == needed, "{values}: what the self-check asks for");
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 mod body;
 pub mod error;
 pub mod issuer;
+pub mod rights;
 pub mod secrets;
 pub mod status;
 pub mod watch;

@@ -1,0 +1,67 @@
+//! Asks the API server what this client may do: one SelfSubjectAccessReview a right. Everybody may ask about themselves, by the
+//! default ClusterRole `system:basic-user`.
+
+use crate::cluster::DEADLINE;
+use crate::cluster::error::ClusterError;
+use crate::domain::rights::Right;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::Client;
+use kube::api::{Api, PostParams};
+use tokio::time::timeout;
+
+/// Questions at the same time; more would open a connection each.
+const CONCURRENCY: usize = 4;
+
+/// Asks on behalf of whoever the client is.
+#[derive(Clone)]
+pub struct Reviews(Client);
+
+impl Reviews {
+    /// Over this client.
+    pub fn new(client: Client) -> Self {
+        Self(client)
+    }
+
+    /// Those of the rights that are not granted in a namespace.
+    ///
+    /// # Errors
+    /// A question that was not answered: nothing is known then.
+    pub async fn missing(&self, namespace: &str, rights: &[Right]) -> Result<Vec<Right>, ClusterError> {
+        let asked: Vec<BoxFuture<'_, Result<(Right, bool), ClusterError>>> =
+            rights.iter().map(|right| self.ask(namespace, right.clone()).boxed()).collect();
+        let answers: Vec<_> = stream::iter(asked).buffered(CONCURRENCY).collect().await;
+        let mut missing = Vec::new();
+        for answer in answers {
+            let (right, granted) = answer?;
+            if !granted {
+                missing.push(right);
+            }
+        }
+        Ok(missing)
+    }
+
+    async fn ask(&self, namespace: &str, right: Right) -> Result<(Right, bool), ClusterError> {
+        let (resource, subresource) = match right.resource.split_once('/') {
+            Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+            None => (right.resource, None),
+        };
+        let attributes = ResourceAttributes {
+            namespace: Some(namespace.to_owned()),
+            group: Some(right.group.to_owned()),
+            resource: Some(resource.to_owned()),
+            subresource,
+            name: right.name.clone(),
+            verb: Some(right.verb.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
+        let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+        let api: Api<SelfSubjectAccessReview> = Api::all(self.0.clone());
+        let params = PostParams::default();
+        let answer = timeout(DEADLINE, api.create(&params, &review)).await.map_err(|_| ClusterError::TimedOut)??;
+        Ok((right, answer.status.is_some_and(|status| status.allowed)))
+    }
+}
