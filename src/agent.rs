@@ -1,6 +1,7 @@
 //! Builds the clients, starts the tasks, owns shutdown. The only file that sees all.
 //!
-//! Tasks: *link* (join, streams), *controllers* (both, with all watches), *report* (rollouts into status), *heartbeat*.
+//! Tasks: *link* (join, streams), *controllers* (both, with all watches), *report* (rollouts into status), *self-check* (rights),
+//! *heartbeat*.
 
 use crate::cloud::channel::{self, ChannelError};
 use crate::cloud::credentials::{CredentialSource, Discover};
@@ -11,19 +12,22 @@ use crate::cloud::reports::Reports;
 use crate::cloud::state::LinkState;
 use crate::cluster::error::{Chain, ClusterError};
 use crate::cluster::issuer::IssuerDiscovery;
+use crate::cluster::rights::Reviews;
 use crate::cluster::secrets::{SecretIndex, Secrets};
 use crate::cluster::status::StatusWriter;
 use crate::cluster::watch::Watches;
 use crate::cluster::workloads::Workloads;
-use crate::config::{BUILD, BUILT_MS, RunSettings};
+use crate::config::{BUILD, BUILT_MS, RbacMode, RunSettings};
 use crate::controller::claiming::Claims;
 use crate::controller::context::{Context, Latest, Lists, Memos, Targets};
 use crate::controller::ledgers::Ledgers;
 use crate::controller::report;
+use crate::controller::self_check::{self, SelfCheck};
 use crate::controller::triggers::{self, Wakes};
 use crate::controller::workload::{WorkloadContext, WorkloadMemos};
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::request::Defaults;
+use crate::domain::rights::{Mode, Needs};
 use crate::health;
 use crate::identity::join::Issuer;
 use crate::rollout::workload::{Kind, Workload};
@@ -107,6 +111,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let (workload_wakes, woken_workloads) = mpsc::unbounded_channel();
     let (binding_wakes, woken_bindings) = mpsc::unbounded_channel();
     let (wake_report, report_wakes) = mpsc::unbounded_channel();
+    let (suspects, suspected) = mpsc::unbounded_channel();
     let shared = Arc::new(Context {
         secrets: Secrets::new(client.clone()),
         index: SecretIndex::default(),
@@ -130,6 +135,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         rollouts: settings.rollouts,
         agent: format!("{}/{}", settings.target_namespace, settings.instance_name),
         claims: Claims::default(),
+        self_check: SelfCheck::new(Reviews::new(client.clone()), &needs(&settings), &settings.instance_name, suspects),
         patience: Duration::from_secs(settings.claim_patience.max(1)),
         started: Instant::now(),
         latest_ms: AtomicI64::default(),
@@ -142,6 +148,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
 
     let link = tokio::spawn(link.run());
     let reporter = tokio::spawn(report::run(shared.clone(), report_wakes));
+    let checker = tokio::spawn(self_check::run(shared.clone(), namespaces.clone(), suspected));
     let heart = tokio::spawn(heartbeat(settings.heartbeat_file.clone(), shared.clone(), link_state));
     let watches = Watches::new(client, kinds.clone());
     let controllers = tokio::spawn(async move {
@@ -155,6 +162,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     tracing::info!("stopping: running passes are finished, nothing new is begun");
     link.abort();
     heart.abort();
+    checker.abort();
     let _ = (stop_bindings.send(()), stop_workloads.send(()));
     if timeout(GRACE, controllers).await.is_err() {
         tracing::warn!("a pass did not end in time; what it had not written is done at the next start");
@@ -163,6 +171,16 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let _ = timeout(FLUSH, report::flush(&shared)).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The rights that these settings need.
+pub(crate) fn needs(settings: &RunSettings) -> Needs {
+    let mode = match settings.rbac_mode {
+        RbacMode::Strict => Mode::Strict,
+        RbacMode::Compatible => Mode::Compatible,
+    };
+    let names = settings.secret_names.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    Needs { mode, secret_names: names.collect(), argo: settings.rollouts.argo }
 }
 
 /// Asks the cluster for the keys that its ServiceAccount tokens are signed by. A cloud that has enrolled them already can do

@@ -143,6 +143,14 @@ pub struct RunSettings {
     #[command(flatten)]
     pub rollouts: RolloutSettings,
 
+    /// What the agent may do with Secrets: all that its Role grants, which the self-check compares.
+    #[arg(long, env = "ENNOTE_RBAC_MODE", value_enum, default_value = "compatible")]
+    pub rbac_mode: RbacMode,
+
+    /// Names of the only Secrets that the Role grants. Default: all of a watched namespace.
+    #[arg(long, env = "ENNOTE_SECRET_NAMES", value_delimiter = ',')]
+    pub secret_names: Vec<String>,
+
     /// Where to write the heartbeat that `healthcheck` reads. Absent: none is written.
     #[arg(long, env = "ENNOTE_HEARTBEAT_FILE")]
     pub heartbeat_file: Option<PathBuf>,
@@ -189,6 +197,15 @@ pub struct RolloutSettings {
     /// Watch and restart Rollouts of Argo Rollouts (argoproj.io), where their CRD is installed.
     #[arg(id = "rollouts_argo", long = "rollouts-argo", env = "ENNOTE_ROLLOUTS_ARGO", default_value = "false", action = clap::ArgAction::Set)]
     pub argo: bool,
+}
+
+/// What the chart's Role grants on Secrets.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RbacMode {
+    /// create and patch.
+    Strict,
+    /// get, list and watch besides.
+    Compatible,
 }
 
 /// How log lines look.

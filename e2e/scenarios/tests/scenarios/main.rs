@@ -34,6 +34,7 @@ mod resilience;
 mod rollout_failures;
 mod rollout_policies;
 mod rollouts;
+mod self_check;
 mod settings;
 mod sync;
 mod target;
