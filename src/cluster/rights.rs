@@ -6,7 +6,7 @@ use crate::cluster::error::ClusterError;
 use crate::domain::rights::Right;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::Client;
 use kube::api::{Api, PostParams};
@@ -32,15 +32,8 @@ impl Reviews {
     pub async fn missing(&self, namespace: &str, rights: &[Right]) -> Result<Vec<Right>, ClusterError> {
         let asked: Vec<BoxFuture<'_, Result<(Right, bool), ClusterError>>> =
             rights.iter().map(|right| self.ask(namespace, right.clone()).boxed()).collect();
-        let answers: Vec<_> = stream::iter(asked).buffered(CONCURRENCY).collect().await;
-        let mut missing = Vec::new();
-        for answer in answers {
-            let (right, granted) = answer?;
-            if !granted {
-                missing.push(right);
-            }
-        }
-        Ok(missing)
+        let answers: Vec<(Right, bool)> = stream::iter(asked).buffered(CONCURRENCY).try_collect().await?;
+        Ok(answers.into_iter().filter(|(_, granted)| !granted).map(|(right, _)| right).collect())
     }
 
     async fn ask(&self, namespace: &str, right: Right) -> Result<(Right, bool), ClusterError> {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use ennote_harness::world::{Options, RELEASE, World};
 use ennote_scenarios::rights::{Rights, STAMP, STATUS};
 use ennote_scenarios::{
-    LATER, binding, condition, message, until_baseline, until_condition, until_condition_in, until_message,
+    LATER, binding, condition, message, rollout, until_baseline, until_condition, until_condition_in, until_message,
     until_rollout, until_version, workload,
 };
 use serde_json::Value;
@@ -30,9 +30,7 @@ fn rule_in(said: &str) -> Result<&str> {
 
 /// The lines of the log that tell of missing rights in a namespace.
 fn told(world: &World, namespace: &str) -> Vec<Value> {
-    let of = |line: &Value| {
-        line["fields"]["message"] == "the agent lacks rights" && line["fields"]["namespace"] == namespace
-    };
+    let of = |line: &Value| line["message"] == "the agent lacks rights" && line["namespace"] == namespace;
     world.agent.log_lines().into_iter().filter(of).collect()
 }
 
@@ -41,8 +39,8 @@ async fn until_told(world: &World, namespace: &str, missing: &str) -> Result<Val
         .eventually(&format!("the log tells of {missing} in {namespace}"), LATER, async || {
             let lines = told(world, namespace);
             let line = lines.last().context("nothing is told")?;
-            ensure!(line["fields"]["missing"] == missing, "{lines:?}");
-            Ok(line["fields"].clone())
+            ensure!(line["missing"] == missing, "{lines:?}");
+            Ok(line.clone())
         })
         .await
 }
@@ -114,7 +112,14 @@ async fn what_may_not_be_watched_stamped_or_told_in_a_condition_is_named_too() -
     let rule = "{apiGroups: [apps], resources: [deployments], verbs: [patch]}";
     let line = until_told(&world, &own, "patch deployments").await?;
     ensure!(line["rule"] == rule, "{line}");
-    until_message(&world, "db", "RolledOut", &format!("lacks the rule {rule}")).await?;
+    world
+        .eventually("the rollout says so, too", LATER, async || {
+            let pending = rollout(&world.binding("db").await?, "Deployment/web").context("a rollout")?;
+            let said = pending["message"].as_str().unwrap_or_default();
+            ensure!(said.contains(&format!("lacks the rule {rule}")), "{pending}");
+            Ok(())
+        })
+        .await?;
     rights.restore().await?;
     until_rollout(&world, "db", "Deployment/web", 2, "Complete").await?;
 
