@@ -120,6 +120,8 @@ const ACCEPTED: &[&str] = &[
     "crds: {install: false}",
     "serviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::1:role/r'}, name: agent}",
     "serviceAccount: {create: false}",
+    "networkPolicy: {create: false}",
+    "networkPolicy: {apiServerPorts: [8443], dnsPorts: [5353]}",
     "podSecurityContext: {runAsUser: 1000, supplementalGroups: [4], fsGroupChangePolicy: OnRootMismatch, seLinuxOptions: {level: 's0'}}",
     "podSecurityContext: {runAsNonRoot: true, seccompProfile: {type: Localhost, localhostProfile: agent.json}}",
     "podSecurityContext: {runAsUser: null, runAsGroup: null, fsGroup: null}",
@@ -168,6 +170,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("crds: {enabled: true}", "enabled"),
     ("serviceAccount: {annotation: {}}", "annotation"),
     ("serviceAccount: {annotations: {a: true}}", "annotations"),
+    ("networkPolicy: {enabled: false}", "enabled"),
+    ("networkPolicy: {apiServerPorts: 443}", "apiServerPorts"),
+    ("networkPolicy: {apiServerPorts: []}", "apiServerPorts"),
+    ("networkPolicy: {dnsPorts: [0]}", "dnsPorts"),
     ("podSecurityContext: {runAsuser: 1}", "runAsuser"),
     ("securityContext: {readOnlyRootFileSystem: true}", "readOnlyRootFileSystem"),
     ("securityContext: {capabilities: {drops: [ALL]}}", "drops"),
@@ -332,8 +338,16 @@ fn what_else_may_restart_reaches_the_agent_and_only_argo_adds_a_right() -> Outco
 /// With any values: no right beyond the watched namespaces, no port, nothing that runs but the agent.
 #[test]
 fn nothing_but_the_agent_is_installed() -> Outcome {
-    const KINDS: [&str; 7] =
-        ["ConfigMap", "CustomResourceDefinition", "Deployment", "Role", "RoleBinding", "Secret", "ServiceAccount"];
+    const KINDS: [&str; 8] = [
+        "ConfigMap",
+        "CustomResourceDefinition",
+        "Deployment",
+        "NetworkPolicy",
+        "Role",
+        "RoleBinding",
+        "Secret",
+        "ServiceAccount",
+    ];
     for values in ACCEPTED {
         let rendered = render(values)?;
         for object in &rendered {
@@ -358,6 +372,34 @@ fn nothing_but_the_agent_is_installed() -> Outcome {
             assert!(containers[0][probe]["exec"]["command"][0] == "/ennote-agent", "{values}: {probe}");
         }
     }
+    Ok(())
+}
+
+/// Nothing comes in. Out it goes to names, to the API server, and to the port that the cloud's address has.
+#[test]
+fn the_network_policy_lets_nothing_in_and_out_only_what_is_needed() -> Outcome {
+    for (values, tcp, names) in [
+        ("{}", vec![443, 6443], vec![53]),
+        ("ennote: {api: {url: 'https://cloud.example.com'}}", vec![443, 6443], vec![53]),
+        ("ennote: {api: {url: 'https://cloud.example.com:8443/'}}", vec![443, 6443, 8443], vec![53]),
+        ("ennote: {api: {url: 'dns:///cloud.example.com:9000'}}", vec![443, 6443, 9000], vec![53]),
+        ("ennote: {api: {url: '[fd00::1]:443'}}", vec![443, 6443], vec![53]),
+        ("ennote: {api: {url: 'https://[fd00::1]'}}", vec![443, 6443], vec![53]),
+        ("networkPolicy: {apiServerPorts: [16443], dnsPorts: [5353]}", vec![16443, 443], vec![5353]),
+    ] {
+        let rendered = render(values)?;
+        let spec = &named(&rendered, "NetworkPolicy", "ennote-agent")?["spec"];
+        let port = |port: &i32, protocol: &str| json!({"port": port, "protocol": protocol});
+        let dns: Vec<Value> = names.iter().flat_map(|p| [port(p, "UDP"), port(p, "TCP")]).collect();
+        let rest: Vec<Value> = tcp.iter().map(|p| port(p, "TCP")).collect();
+        let wanted = json!({
+            "podSelector": {"matchLabels": of_kind(&rendered, "Deployment")[0]["spec"]["selector"]["matchLabels"]},
+            "policyTypes": ["Ingress", "Egress"],
+            "egress": [{"ports": dns}, {"ports": rest}],
+        });
+        assert_eq!(*spec, wanted, "{values}");
+    }
+    assert_eq!(of_kind(&render("networkPolicy: {create: false}")?, "NetworkPolicy").len(), 0);
     Ok(())
 }
 
@@ -528,6 +570,7 @@ watchNamespaces: [shop, payments]
     assert_eq!(run.api_url.authority(), "cloud.example.com:443");
     assert_eq!(run.namespaces(), ["payments", "shop"]);
     assert_eq!(run.target_namespace, "ennote");
+    assert_eq!(run.expected_audience(), "https://cloud.example.com/agent-join");
     assert_eq!((run.secret_prefix.as_str(), run.cleanup_orphans, run.trust_roots.len()), ("team-", true, 2));
     assert_eq!(run.trust_min_keyset, 12_345_678);
     assert!(run.auth_token.is_none());
