@@ -17,7 +17,7 @@ use crate::cluster::secrets::{SecretIndex, Secrets};
 use crate::cluster::status::StatusWriter;
 use crate::cluster::watch::Watches;
 use crate::cluster::workloads::Workloads;
-use crate::config::{BUILD, BUILT_MS, RbacMode, RunSettings};
+use crate::config::{BUILD, RunSettings};
 use crate::controller::claiming::Claims;
 use crate::controller::context::{Context, Latest, Lists, Memos, Targets};
 use crate::controller::ledgers::Ledgers;
@@ -27,7 +27,6 @@ use crate::controller::triggers::{self, Wakes};
 use crate::controller::workload::{WorkloadContext, WorkloadMemos};
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::request::Defaults;
-use crate::domain::rights::{Mode, Needs};
 use crate::health;
 use crate::identity::join::Issuer;
 use crate::rollout::workload::{Kind, Workload};
@@ -82,18 +81,9 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let (inbox, reports) = (Inbox::default(), Reports::default());
     let (state, link_state) = watch::channel(LinkState::default());
     let (arrivals, arrived) = mpsc::channel(1024);
-    let anchors = Anchors {
-        roots: settings.trust_roots.iter().map(|root| root.0).collect(),
-        min_keyset: settings.trust_min_keyset,
-        built_ms: BUILT_MS.parse().unwrap_or(0),
-    };
-    let source = CredentialSource {
-        token: settings.auth_token.clone(),
-        token_file: settings.auth_token_file.clone(),
-        sa_token_file: settings.sa_token_file.clone(),
-        discover: Some(discover(IssuerDiscovery::new(client.clone()))),
-        ..CredentialSource::default()
-    };
+    let anchors = Anchors::of(&settings);
+    let discover = Some(discover(IssuerDiscovery::new(client.clone())));
+    let source = CredentialSource { discover, ..CredentialSource::of(&settings) };
     let link = Link {
         identity: Arc::new(IdentityService::new(channel.clone(), anchors, source, BUILD, state.clone())),
         channel,
@@ -135,7 +125,12 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         rollouts: settings.rollouts,
         agent: format!("{}/{}", settings.target_namespace, settings.instance_name),
         claims: Claims::default(),
-        self_check: SelfCheck::new(Reviews::new(client.clone()), &needs(&settings), &settings.instance_name, suspects),
+        self_check: SelfCheck::new(
+            Reviews::new(client.clone()),
+            &self_check::needs(&settings),
+            &settings.instance_name,
+            suspects,
+        ),
         patience: Duration::from_secs(settings.claim_patience.max(1)),
         started: Instant::now(),
         latest_ms: AtomicI64::default(),
@@ -171,16 +166,6 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let _ = timeout(FLUSH, report::flush(&shared)).await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// The rights that these settings need.
-pub(crate) fn needs(settings: &RunSettings) -> Needs {
-    let mode = match settings.rbac_mode {
-        RbacMode::Strict => Mode::Strict,
-        RbacMode::Compatible => Mode::Compatible,
-    };
-    let names = settings.secret_names.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    Needs { mode, secret_names: names.collect(), argo: settings.rollouts.argo }
 }
 
 /// Asks the cluster for the keys that its ServiceAccount tokens are signed by. A cloud that has enrolled them already can do

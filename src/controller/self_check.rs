@@ -3,12 +3,13 @@
 
 use crate::cluster::error::Chain;
 use crate::cluster::rights::Reviews;
+use crate::config::{RbacMode, RunSettings};
 use crate::controller::context::{Context, Fact};
 use crate::controller::pass::Pass;
 use crate::domain::outcome::Outcome;
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
-use crate::domain::rights::{Lacking, Needs, Right};
+use crate::domain::rights::{Lacking, Mode, Needs, Right};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +19,17 @@ use tokio::time::{Instant, interval};
 /// An answer counts for this long, however many refusals ask for one.
 const FRESH: Duration = Duration::from_secs(3);
 /// What is missing is asked about again after this long.
-const AGAIN: Duration = Duration::from_secs(15);
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// The rights that these settings need.
+pub fn needs(settings: &RunSettings) -> Needs {
+    let mode = match settings.rbac_mode {
+        RbacMode::Strict => Mode::Strict,
+        RbacMode::Compatible => Mode::Compatible,
+    };
+    let names = settings.secret_names.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    Needs { mode, secret_names: names.collect(), argo: settings.rollouts.argo }
+}
 
 /// See the module.
 pub struct SelfCheck {
@@ -150,11 +161,12 @@ pub async fn run(context: Arc<Context>, namespaces: Vec<String>, mut suspects: m
 /// What was refused there is tried again now, and not at the end of its back-off.
 fn go_on(namespace: &str, context: &Context) {
     for binding in context.bindings.state_filter(|b| b.metadata.namespace.as_deref() == Some(namespace)) {
-        if let Ok(request) = Request::parse(&binding, &context.defaults)
-            && let Some(memo) = context.memos.of(&request)
-            && matches!(memo.fact, Fact::Retry(_, problem) if problem.reason == Reason::Forbidden)
-        {
-            context.memos.forget(&request.uid);
+        if let Ok(request) = Request::parse(&binding, &context.defaults) {
+            let memo = context.memos.of(&request);
+            if memo.is_some_and(|m| matches!(m.fact, Fact::Retry(_, problem) if problem.reason == Reason::Forbidden)) {
+                context.memos.forget(&request.uid);
+            }
+            context.wake_workloads_of(&binding, &request);
         }
         context.wake_binding(namespace, binding.metadata.name.as_deref().unwrap_or_default());
     }

@@ -8,6 +8,7 @@ mod boundaries;
 mod chart;
 mod contents;
 mod demo;
+mod doctor;
 mod drift;
 mod envelope;
 mod evil;
