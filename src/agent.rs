@@ -1,6 +1,7 @@
 //! Builds the clients, starts the tasks, owns shutdown. The only file that sees all.
 //!
-//! Tasks: *link* (join, streams), *controllers* (both, with all watches), *report* (rollouts into status), *heartbeat*.
+//! Tasks: *link* (join, streams), *controllers* (both, with all watches), *report* (rollouts into status), *self-check* (rights),
+//! *heartbeat*.
 
 use crate::cloud::channel::{self, ChannelError};
 use crate::cloud::credentials::{CredentialSource, Discover};
@@ -12,17 +13,19 @@ use crate::cloud::state::LinkState;
 use crate::cluster::error::{Chain, ClusterError};
 use crate::cluster::issuer::IssuerDiscovery;
 use crate::cluster::policy::Policies;
+use crate::cluster::rights::Reviews;
 use crate::cluster::secrets::{Grants, SecretIndex, Secrets};
 use crate::cluster::status::StatusWriter;
 use crate::cluster::watch::Watches;
 use crate::cluster::workloads::Workloads;
-use crate::config::{BUILD, BUILT_MS, RbacMode, RunSettings};
+use crate::config::{BUILD, RbacMode, RunSettings};
 use crate::controller::claiming::Claims;
 use crate::controller::context::{Context, Latest, Lists, Memos, Targets};
 use crate::controller::ledgers::Ledgers;
 use crate::controller::looking::Looks;
 use crate::controller::proving::Proofs;
 use crate::controller::report;
+use crate::controller::self_check::{self, SelfCheck};
 use crate::controller::triggers::{self, Wakes};
 use crate::controller::workload::{WorkloadContext, WorkloadMemos};
 use crate::crd::EnnoteSecretBinding;
@@ -81,18 +84,9 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let (inbox, reports) = (Inbox::default(), Reports::default());
     let (state, link_state) = watch::channel(LinkState::default());
     let (arrivals, arrived) = mpsc::channel(1024);
-    let anchors = Anchors {
-        roots: settings.trust_roots.iter().map(|root| root.0).collect(),
-        min_keyset: settings.trust_min_keyset,
-        built_ms: BUILT_MS.parse().unwrap_or(0),
-    };
-    let source = CredentialSource {
-        token: settings.auth_token.clone(),
-        token_file: settings.auth_token_file.clone(),
-        sa_token_file: settings.sa_token_file.clone(),
-        discover: Some(discover(IssuerDiscovery::new(client.clone()))),
-        ..CredentialSource::default()
-    };
+    let anchors = Anchors::of(&settings);
+    let discover = Some(discover(IssuerDiscovery::new(client.clone())));
+    let source = CredentialSource { discover, ..CredentialSource::of(&settings) };
     let link = Link {
         identity: Arc::new(IdentityService::new(channel.clone(), anchors, source, BUILD, state.clone())),
         channel,
@@ -110,6 +104,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let (workload_wakes, woken_workloads) = mpsc::unbounded_channel();
     let (binding_wakes, woken_bindings) = mpsc::unbounded_channel();
     let (wake_report, report_wakes) = mpsc::unbounded_channel();
+    let (suspects, suspected) = mpsc::unbounded_channel();
     let shared = Arc::new(Context {
         secrets: Secrets::new(
             client.clone(),
@@ -141,6 +136,12 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         rollouts: settings.rollouts,
         agent: format!("{}/{}", settings.target_namespace, settings.instance_name),
         claims: Claims::default(),
+        self_check: SelfCheck::new(
+            Reviews::new(client.clone()),
+            &self_check::needs(&settings),
+            &settings.instance_name,
+            suspects,
+        ),
         patience: Duration::from_secs(settings.claim_patience.max(1)),
         started: Instant::now(),
         latest_ms: AtomicI64::default(),
@@ -153,6 +154,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
 
     let link = tokio::spawn(link.run());
     let reporter = tokio::spawn(report::run(shared.clone(), report_wakes));
+    let checker = tokio::spawn(self_check::run(shared.clone(), namespaces.clone(), suspected));
     let heart = tokio::spawn(heartbeat(settings.heartbeat_file.clone(), shared.clone(), link_state));
     let watches = Watches::new(client, kinds.clone());
     let controllers = tokio::spawn(async move {
@@ -166,6 +168,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     tracing::info!("stopping: running passes are finished, nothing new is begun");
     link.abort();
     heart.abort();
+    checker.abort();
     let _ = (stop_bindings.send(()), stop_workloads.send(()));
     if timeout(GRACE, controllers).await.is_err() {
         tracing::warn!("a pass did not end in time; what it had not written is done at the next start");

@@ -38,8 +38,44 @@ pub enum Command {
     /// payload does not fit, with the sentence that the condition Ready would have on standard error, and nothing printed; 2: wrong
     /// usage, or a file that cannot be read. The rules of the schema are the API server's: `kubectl apply --dry-run=server -f FILE`.
     Render(RenderSettings),
+    /// Look at all that the agent needs, and say what mends it: rights, CRD, identity, clocks, cloud, proxy.
+    ///
+    /// A line each: `ok`, `FAIL` with whose turn it is and the command that mends it, or `--` for what cannot be looked at. In the pod:
+    /// `kubectl exec deploy/ennote-agent -- /ennote-agent doctor`. Writes nothing, joins nothing, uses up no token, shows no secret.
+    /// Exit code 0: nothing fails; 1: something does; 2: a setting that is not one.
+    Doctor(Box<DoctorSettings>),
     /// Exit 0 if the running agent makes progress (for exec probes; opens no port).
     Healthcheck(HealthcheckSettings),
+}
+
+/// Settings of `doctor`: those of `run`, so that in the pod none need to be given.
+#[derive(Args, Debug)]
+pub struct DoctorSettings {
+    /// Those that are looked at.
+    #[command(flatten)]
+    pub run: RunSettings,
+    /// Ask the API server as this user, whom the kubeconfig's may impersonate: system:serviceaccount:NAMESPACE:NAME.
+    #[arg(long = "as", value_name = "USER")]
+    pub impersonate: Option<String>,
+    /// Form of what is printed.
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub output: Form,
+}
+
+/// How findings are printed.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A line each.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Names of the environment variables that name a proxy. Their values may hold credentials, and are not given.
+pub fn proxies() -> Vec<String> {
+    let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    let set = |name: &&&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    names.iter().filter(set).map(|name| (*name).to_owned()).collect()
 }
 
 /// Settings of `healthcheck`.
@@ -101,6 +137,10 @@ pub struct RunSettings {
     /// File with the pod's projected ServiceAccount token for the cloud's audience.
     #[arg(long, env = "ENNOTE_SA_TOKEN_FILE")]
     pub sa_token_file: Option<PathBuf>,
+
+    /// Audience that this token has to be for, which doctor compares. Default: https://HOST/agent-join with the cloud's host.
+    #[arg(long, env = "ENNOTE_AUDIENCE")]
+    pub audience: Option<String>,
 
     /// SHA-256 of the cloud's root keys (base64url), at most two. Default: the hash that ends the bootstrap token.
     #[arg(long, env = "ENNOTE_TRUST_ROOTS", value_delimiter = ',')]
@@ -169,6 +209,13 @@ pub struct RunSettings {
 }
 
 impl RunSettings {
+    /// The audience that the cloud asks for.
+    pub fn expected_audience(&self) -> String {
+        let host = &self.api_url.host;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        self.audience.clone().unwrap_or_else(|| format!("https://{host}/agent-join"))
+    }
+
     /// The watched namespaces: the given ones without blanks and repeats, else the agent's own.
     pub fn namespaces(&self) -> Vec<String> {
         let mut names: Vec<String> =

@@ -6,6 +6,7 @@
 //! main -> agent -> controller -> cluster --+
 //!           |            `-----> cloud  ---+--> rollout, crypto, identity -> domain -> crd
 //!           |-> render -> domain
+//!           |-> doctor -> cluster, cloud
 //!           `-> config, telemetry, health, hardening, clock, entropy
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod config;
 pub mod controller;
 pub mod crd;
 pub mod crypto;
+pub mod doctor;
 pub mod domain;
 pub mod entropy;
 pub mod hardening;

@@ -2,8 +2,8 @@
 
 use clap::Parser;
 use ennote_agent::cluster::error::Chain;
-use ennote_agent::config::{Cli, Command, HealthcheckSettings, RenderSettings, RunSettings};
-use ennote_agent::{agent, crd, hardening, health, render, telemetry};
+use ennote_agent::config::{Cli, Command, DoctorSettings, HealthcheckSettings, RenderSettings, RunSettings};
+use ennote_agent::{agent, crd, doctor, hardening, health, render, telemetry};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Crd => print_crd(),
         Command::Render(settings) => print_rendered(&settings),
         Command::Healthcheck(settings) => healthcheck(&settings),
+        Command::Doctor(settings) => examine(&settings),
     }
 }
 
@@ -89,6 +90,16 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
     };
     read.map(|_| bytes).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+fn examine(settings: &DoctorSettings) -> ExitCode {
+    hardening::harden();
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return ExitCode::FAILURE;
+    };
+    let findings = runtime.block_on(doctor::run(settings));
+    let printed = print(&doctor::text(&findings, settings.output));
+    if findings.iter().any(|finding| finding.verdict == doctor::Verdict::Fail) { ExitCode::FAILURE } else { printed }
 }
 
 fn healthcheck(settings: &HealthcheckSettings) -> ExitCode {

@@ -2,6 +2,7 @@
 //!
 //! helm is $HELM, else the one in PATH. Without it these tests fail: run `make tools`.
 
+use ennote_agent::domain::rights::{Mode, Needs};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -128,6 +129,8 @@ const ACCEPTED: &[&str] = &[
     "crds: {install: false}",
     "serviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::1:role/r'}, name: agent}",
     "serviceAccount: {create: false}",
+    "networkPolicy: {create: false}",
+    "networkPolicy: {apiServerPorts: [8443], dnsPorts: [5353]}",
     "podSecurityContext: {runAsUser: 1000, supplementalGroups: [4], fsGroupChangePolicy: OnRootMismatch, seLinuxOptions: {level: 's0'}}",
     "podSecurityContext: {runAsNonRoot: true, seccompProfile: {type: Localhost, localhostProfile: agent.json}}",
     "podSecurityContext: {runAsUser: null, runAsGroup: null, fsGroup: null}",
@@ -176,6 +179,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("crds: {enabled: true}", "enabled"),
     ("serviceAccount: {annotation: {}}", "annotation"),
     ("serviceAccount: {annotations: {a: true}}", "annotations"),
+    ("networkPolicy: {enabled: false}", "enabled"),
+    ("networkPolicy: {apiServerPorts: 443}", "apiServerPorts"),
+    ("networkPolicy: {apiServerPorts: []}", "apiServerPorts"),
+    ("networkPolicy: {dnsPorts: [0]}", "dnsPorts"),
     ("podSecurityContext: {runAsuser: 1}", "runAsuser"),
     ("securityContext: {readOnlyRootFileSystem: true}", "readOnlyRootFileSystem"),
     ("securityContext: {capabilities: {drops: [ALL]}}", "drops"),
@@ -275,6 +282,7 @@ fn the_agent_has_exactly_these_rights() -> Outcome {
         {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets", "daemonsets"], "verbs": ["get", "list", "watch", "patch"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
     ]);
+    assert_eq!(serde_json::to_value(Needs { mode: Mode::Strict, ..Needs::default() }.rules())?, rules, "what the self-check asks for");
     for (values, namespaces) in
         [("{}", vec!["ennote"]), ("watchNamespaces: [shop, payments]", vec!["shop", "payments"])]
     {
@@ -311,6 +319,7 @@ fn the_agent_has_exactly_these_rights() -> Outcome {
 fn what_else_may_restart_reaches_the_agent_and_only_argo_adds_a_right() -> Outcome {
     let rollouts =
         json!({"apiGroups": ["argoproj.io"], "resources": ["rollouts"], "verbs": ["get", "list", "watch", "patch"]});
+    let needed = serde_json::to_value(Needs { argo: true, mode: Mode::Strict, ..Needs::default() }.rules())?;
     for (values, [consumers, reloader, argo]) in [
         ("watchNamespaces: [shop, payments]", ["false"; 3]),
         ("{watchNamespaces: [shop, payments], rollouts: {consumers: true, reloader: true}}", ["true", "true", "false"]),
@@ -329,6 +338,7 @@ fn what_else_may_restart_reaches_the_agent_and_only_argo_adds_a_right() -> Outco
             let wanted: &[&Value] = if argo == "true" { &[&rollouts] } else { &[] };
             assert_eq!(of_argo, wanted, "{values}");
             assert_eq!(rules.len(), 5 + wanted.len(), "{values}: nothing else");
+            assert!(argo != "true" || role["rules"] == needed, "{values}: what the self-check asks for");
         }
     }
     Ok(())
@@ -337,10 +347,11 @@ fn what_else_may_restart_reaches_the_agent_and_only_argo_adds_a_right() -> Outco
 /// With any values: no right beyond the watched namespaces, no port, nothing that runs but the agent.
 #[test]
 fn nothing_but_the_agent_is_installed() -> Outcome {
-    const KINDS: [&str; 9] = [
+    const KINDS: [&str; 10] = [
         "ConfigMap",
         "CustomResourceDefinition",
         "Deployment",
+        "NetworkPolicy",
         "Role",
         "RoleBinding",
         "Secret",
@@ -372,6 +383,34 @@ fn nothing_but_the_agent_is_installed() -> Outcome {
             assert!(containers[0][probe]["exec"]["command"][0] == "/ennote-agent", "{values}: {probe}");
         }
     }
+    Ok(())
+}
+
+/// Nothing comes in. Out it goes to names, to the API server, and to the port that the cloud's address has.
+#[test]
+fn the_network_policy_lets_nothing_in_and_out_only_what_is_needed() -> Outcome {
+    for (values, tcp, names) in [
+        ("{}", vec![443, 6443], vec![53]),
+        ("ennote: {api: {url: 'https://cloud.example.com'}}", vec![443, 6443], vec![53]),
+        ("ennote: {api: {url: 'https://cloud.example.com:8443/'}}", vec![443, 6443, 8443], vec![53]),
+        ("ennote: {api: {url: 'dns:///cloud.example.com:9000'}}", vec![443, 6443, 9000], vec![53]),
+        ("ennote: {api: {url: '[fd00::1]:443'}}", vec![443, 6443], vec![53]),
+        ("ennote: {api: {url: 'https://[fd00::1]'}}", vec![443, 6443], vec![53]),
+        ("networkPolicy: {apiServerPorts: [16443], dnsPorts: [5353]}", vec![16443, 443], vec![5353]),
+    ] {
+        let rendered = render(values)?;
+        let spec = &named(&rendered, "NetworkPolicy", "ennote-agent")?["spec"];
+        let port = |port: &i32, protocol: &str| json!({"port": port, "protocol": protocol});
+        let dns: Vec<Value> = names.iter().flat_map(|p| [port(p, "UDP"), port(p, "TCP")]).collect();
+        let rest: Vec<Value> = tcp.iter().map(|p| port(p, "TCP")).collect();
+        let wanted = json!({
+            "podSelector": {"matchLabels": of_kind(&rendered, "Deployment")[0]["spec"]["selector"]["matchLabels"]},
+            "policyTypes": ["Ingress", "Egress"],
+            "egress": [{"ports": dns}, {"ports": rest}],
+        });
+        assert_eq!(*spec, wanted, "{values}");
+    }
+    assert_eq!(of_kind(&render("networkPolicy: {create: false}")?, "NetworkPolicy").len(), 0);
     Ok(())
 }
 
@@ -542,6 +581,7 @@ watchNamespaces: [shop, payments]
     assert_eq!(run.api_url.authority(), "cloud.example.com:443");
     assert_eq!(run.namespaces(), ["payments", "shop"]);
     assert_eq!(run.target_namespace, "ennote");
+    assert_eq!(run.expected_audience(), "https://cloud.example.com/agent-join");
     assert_eq!((run.secret_prefix.as_str(), run.cleanup_orphans, run.trust_roots.len()), ("team-", true, 2));
     assert_eq!(run.trust_min_keyset, 12_345_678);
     assert!(run.auth_token.is_none());
@@ -673,9 +713,9 @@ fn the_mode_follows_the_policies_and_the_agent_knows_their_names() -> Outcome {
             let bound = named(&rendered, "ValidatingAdmissionPolicyBinding", name.as_str().unwrap_or_default())?;
             assert_eq!(bound["spec"], json!({"policyName": name, "validationActions": ["Deny"]}), "{values}");
         }
-        let secrets = named(&rendered, "Role", "ennote-agent")?["rules"][0]["verbs"].clone();
-        let strict = json!(["create", "patch"]);
-        assert_eq!(secrets == strict, mode == "strict", "{values}: {secrets}");
+        let (mode, argo) = (if mode == "strict" { Mode::Strict } else { Mode::Compatible }, values.contains("argo"));
+        let needed = serde_json::to_value(Needs { mode, argo, ..Needs::default() }.rules())?;
+        assert_eq!(named(&rendered, "Role", "ennote-agent")?["rules"], needed, "{values}: what the self-check asks for");
     }
     // A cluster that does not serve them.
     let without = render_for(&[], "{}")?;
@@ -695,6 +735,10 @@ fn named_secrets_are_all_that_the_role_grants() -> Outcome {
         let rendered = render(&format!("rbac: {{mode: {mode}, secretNames: [payments-db, tls]}}"))?;
         let rule = json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["payments-db", "tls"], "verbs": verbs});
         assert_eq!(named(&rendered, "Role", "ennote-agent")?["rules"][0], rule, "{mode}");
+        let of = if mode == "strict" { Mode::Strict } else { Mode::Compatible };
+        let names = vec!["payments-db".to_owned(), "tls".to_owned()];
+        let needed = Needs { mode: of, secret_names: names, argo: false }.rules();
+        assert_eq!(named(&rendered, "Role", "ennote-agent")?["rules"], serde_json::to_value(needed)?, "{mode}");
         let settings = &named(&rendered, "ConfigMap", "ennote-agent-config")?["data"];
         assert_eq!(settings["ENNOTE_SECRET_NAMES"], "payments-db,tls", "{mode}");
     }

@@ -35,6 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("render", &["config", "crd", "domain"]),
+    ("doctor", &["cloud", "cluster", "config", "controller", "crd", "domain", "identity"]),
     ("config", &[]),
     ("telemetry", &["config"]),
     ("clock", &["domain"]),
@@ -69,7 +70,8 @@ const CREDENTIALS: &[(&[&str], &[&str])] = &[
     (&["AgentKey"], &["identity/signing_key.rs", "identity/join.rs", "cloud/identity_service.rs"]),
     (&["AgentKey::generate"], &["cloud/identity_service.rs"]),
     (&["ed25519_dalek::SigningKey"], &["identity/signing_key.rs", "crypto/signed.rs"]),
-    (&["CredentialSource", "Discover"], &["cloud/credentials.rs", "cloud/identity_service.rs", "agent.rs"]),
+    (&["Discover"], &["cloud/credentials.rs", "cloud/identity_service.rs", "agent.rs"]),
+    (&["CredentialSource"], &["cloud/credentials.rs", "cloud/identity_service.rs", "agent.rs", "doctor.rs"]),
     (&["Credentials", "Credential"], &["identity/join.rs", "cloud/credentials.rs", "cloud/identity_service.rs"]),
     (
         &["bootstrap_token", "sa_token", ".gather"],

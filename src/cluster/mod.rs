@@ -7,7 +7,9 @@ mod body;
 pub mod error;
 pub mod issuer;
 pub mod policy;
+pub mod rights;
 pub mod secrets;
+pub mod served;
 pub mod status;
 pub mod watch;
 pub mod workloads;
@@ -38,7 +40,19 @@ fn plural(kind: Kind) -> (&'static str, &'static str) {
 /// # Errors
 /// `ClusterError::Configure` when neither is there.
 pub async fn connect() -> Result<Client, ClusterError> {
-    client(Config::infer().await.map_err(|e| ClusterError::Configure(Box::new(e)))?)
+    connect_as(None).await
+}
+
+/// The same, as somebody else where the own user may act for that one.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_as(user: Option<&str>) -> Result<Client, ClusterError> {
+    let mut config = Config::infer().await.map_err(|e| ClusterError::Configure(Box::new(e)))?;
+    if let Some(user) = user {
+        config.auth_info.impersonate = Some(user.to_owned());
+    }
+    client(config)
 }
 
 fn client(mut config: Config) -> Result<Client, ClusterError> {

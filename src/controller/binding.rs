@@ -13,6 +13,7 @@ use crate::controller::looking;
 use crate::controller::observing;
 use crate::controller::pass::{Pass, deny_pause, is_ready, trouble};
 use crate::controller::proving::{self, Standing};
+use crate::controller::self_check::{explained, unlisted};
 use crate::controller::{reporting, reverting, rollout_asks};
 use crate::crd::{EnnoteSecretBinding, Hold, Mode};
 use crate::domain::conditions::is_synced;
@@ -58,6 +59,7 @@ pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>)
         Pass::Hold(pause) => return Ok(Action::requeue(pause)),
         Pass::Done { outcome, again, acknowledge } => (outcome, again, acknowledge),
     };
+    let outcome = explained(outcome, binding.metadata.namespace.as_deref().unwrap_or_default(), &context).await;
     // What was known already answers no ask: the word that was asked for is still to come.
     let handled = acknowledge.is_some() && !(outcome == Outcome::Unchanged && again.is_none());
     binding_status::write(&binding, &outcome, handled, &context).await?;
@@ -70,7 +72,11 @@ pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>)
 }
 
 /// After a status write that failed.
-pub fn on_error(_: Arc<EnnoteSecretBinding>, error: &ClusterError, _: Arc<Context>) -> Action {
+pub fn on_error(binding: Arc<EnnoteSecretBinding>, error: &ClusterError, context: Arc<Context>) -> Action {
+    // No condition can tell it, but the log can.
+    if error.code() == Some(403) {
+        context.self_check.suspect(binding.metadata.namespace.as_deref().unwrap_or_default());
+    }
     Action::requeue(after(error))
 }
 
@@ -98,7 +104,7 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
     // A binding that is not known yet would pass for gone.
     let listed = [List::Bindings, List::Secrets].into_iter().all(|list| context.lists.has(&request.namespace, list));
     if !listed || !context.settled(&request.namespace) {
-        return Pass::Hold(UNLISTED);
+        return unlisted(&request, context).unwrap_or(Pass::Hold(UNLISTED));
     }
     if let Some(pass) = unproved(binding, &request, context).await {
         return pass;

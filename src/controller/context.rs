@@ -13,6 +13,7 @@ use crate::controller::ledgers::Ledgers;
 use crate::controller::looking::Looks;
 use crate::controller::observing::Foreseen;
 use crate::controller::proving::Proofs;
+use crate::controller::self_check::SelfCheck;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::claim;
 use crate::domain::drift;
@@ -85,6 +86,8 @@ pub struct Context {
     pub agent: String,
     /// What is remembered of other agents.
     pub claims: Claims,
+    /// What the agent is not allowed.
+    pub self_check: SelfCheck,
     /// How long another agent has to answer.
     pub patience: Duration,
     /// When the process started.

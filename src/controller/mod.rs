@@ -22,6 +22,7 @@ pub mod restart;
 mod reverting;
 mod rivals;
 mod rollout_asks;
+pub mod self_check;
 mod telling;
 pub mod triggers;
 pub mod workload;

@@ -249,6 +249,7 @@ impl<'a> Pass<'a> {
             tracing::debug!(namespace, workload, error = %Chain(&error), "not stamped");
             return Err(error);
         };
+        let said = self.context.self_check.why_not_stamped(namespace, &self.workload.kind.to_string(), said).await;
         tracing::warn!(namespace, workload, said, "cannot restart");
         self.pending(&Why::new(Cause::Refused, format!("the API server refused the restart: {said}")));
         Ok(self.wait(REFUSED_AGAIN).await)

@@ -194,6 +194,10 @@ fn binding_changed(
             wake_all(&namespace, context);
             None
         }
+        Change::Refused { namespace } => {
+            context.self_check.suspect(&namespace);
+            None
+        }
     }
 }
 
@@ -262,6 +266,10 @@ fn watch_secrets(
                     wake_all(&namespace, &context);
                     return futures::stream::iter(vec![]);
                 }
+                Change::Refused { namespace } => {
+                    context.self_check.suspect(&namespace);
+                    return futures::stream::iter(vec![]);
+                }
             };
             let bindings = context.targets.bindings(&namespace, &name);
             futures::stream::iter(bindings.iter().map(|b| ObjectRef::new(b).within(&namespace)).collect::<Vec<_>>())
@@ -303,6 +311,10 @@ fn watch_workloads(
                 }
                 Change::Listed { namespace } => {
                     shared.lists.told(&namespace, List::Workloads(kind));
+                    None
+                }
+                Change::Refused { namespace } => {
+                    shared.self_check.suspect(&namespace);
                     None
                 }
             })

@@ -131,7 +131,7 @@ impl Join {
             enc,
             sealed,
         };
-        Ok((Proved { t, suite, keyset }, finish))
+        Ok((Proved { t, suite, keyset, server_time_ms: challenge.server_time_ms }, finish))
     }
 }
 
@@ -159,9 +159,20 @@ pub struct Proved {
     t: [u8; 64],
     suite: Suite,
     keyset: Keyset,
+    server_time_ms: i64,
 }
 
 impl Proved {
+    /// The keys that the challenge stands under.
+    pub fn keyset(&self) -> &Keyset {
+        &self.keyset
+    }
+
+    /// When the cloud signed the challenge, Unix milliseconds.
+    pub fn server_time_ms(&self) -> i64 {
+        self.server_time_ms
+    }
+
     /// Checks the last message.
     ///
     /// # Errors

@@ -44,6 +44,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- regexReplaceAll ":[0-9]+$" $authority "" -}}
 {{- end -}}
 
+{{/* Port of the cloud: 443 where its address names none. */}}
+{{- define "ennote-agent.apiPort" -}}
+{{- regexFind ":[0-9]+$" (.Values.ennote.api.url | trimSuffix "/") | trimPrefix ":" | default "443" -}}
+{{- end -}}
+
 {{- define "ennote-agent.audience" -}}
 {{- .Values.ennote.auth.audience | default (printf "https://%s/agent-join" (include "ennote-agent.apiHost" .)) -}}
 {{- end -}}

@@ -195,3 +195,30 @@ async fn probes_tell_starting_ready_and_stalled_apart() -> Result<()> {
     world.agent.stop().await?;
     world.stop().await
 }
+
+/// Whether the network enforces it is the cluster's matter. That it is taken, and whom it is about, is the chart's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_policy_is_taken_and_is_about_the_agents_pod_alone() -> Result<()> {
+    let world = World::start("network", Options::default()).await?;
+    world.apply(&workload("Deployment", "web", "db")).await?;
+    world.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await?;
+    let policy = ["get", "networkpolicy", "ennote-agent", "-o", "json"];
+    let policy: serde_json::Value = serde_json::from_str(&world.kubectl(&policy).await?)?;
+    ensure!(policy["spec"]["policyTypes"] == serde_json::json!(["Ingress", "Egress"]), "{policy}");
+    ensure!(policy["spec"]["ingress"].is_null(), "something may come in: {policy}");
+    let ports: Vec<u64> = policy["spec"]["egress"][1]["ports"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|port| port["port"].as_u64())
+        .collect();
+    let cloud: u64 = world.cloud.address().rsplit(':').next().context("a port")?.parse()?;
+    ensure!(ports == [443, 6443, cloud], "{ports:?}");
+    let labels = policy["spec"]["podSelector"]["matchLabels"].as_object().context("a selector")?;
+    let selector: Vec<String> =
+        labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let selected = world.kubectl(&["get", "pods", "-l", &selector.join(","), "-o", "name"]).await?;
+    let own = world.agent.pod()?.metadata.name.clone().context("a name")?;
+    ensure!(selected.trim() == format!("pod/{own}"), "it is about {selected}");
+    world.stop().await
+}
