@@ -286,7 +286,8 @@ mod tests {
             wire::FinishResponse { joined: Some(sign(signer, Label::Joined, body.encode_to_vec())) }
         };
         let mut again = |answer: &wire::FinishResponse| {
-            Proved { t: proved.t, suite: proved.suite, keyset: proved.keyset.clone() }.finish(answer, &mut trust)
+            Proved { t: proved.t, suite: proved.suite, keyset: proved.keyset.clone(), server_time_ms: 0 }
+                .finish(answer, &mut trust)
         };
         assert_eq!(again(&joined(vec![0; 64], &core.join)).err(), Some(JoinError::Mismatch));
         assert_eq!(again(&joined(t.clone(), &core.root)).err(), Some(JoinError::Signature(SignatureError::UnknownKey)));
