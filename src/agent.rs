@@ -20,8 +20,9 @@ use crate::cluster::watch::Watches;
 use crate::cluster::workloads::Workloads;
 use crate::config::{BUILD, RbacMode, RunSettings};
 use crate::controller::claiming::Claims;
-use crate::controller::context::{Context, Latest, Lists, Memos, Targets};
+use crate::controller::context::{Context, Latest, Memos, Targets};
 use crate::controller::ledgers::Ledgers;
+use crate::controller::lists::Lists;
 use crate::controller::looking::Looks;
 use crate::controller::proving::Proofs;
 use crate::controller::report;
@@ -108,7 +109,10 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let shared = Arc::new(Context {
         secrets: Secrets::new(
             client.clone(),
-            Grants { read: settings.access.rbac_mode == RbacMode::Compatible, by_name: !settings.access.secret_names.is_empty() },
+            Grants {
+                read: settings.access.rbac_mode == RbacMode::Compatible,
+                by_name: !settings.access.secret_names.is_empty(),
+            },
         ),
         looks: (!settings.access.watches()).then(|| Looks::new(Duration::from_secs(settings.access.look_every.max(1)))),
         proofs: settings.access.policies().map(|base| {

@@ -282,7 +282,11 @@ fn the_agent_has_exactly_these_rights() -> Outcome {
         {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets", "daemonsets"], "verbs": ["get", "list", "watch", "patch"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
     ]);
-    assert_eq!(serde_json::to_value(Needs { mode: Mode::Strict, ..Needs::default() }.rules())?, rules, "what the self-check asks for");
+    assert_eq!(
+        serde_json::to_value(Needs { mode: Mode::Strict, ..Needs::default() }.rules())?,
+        rules,
+        "what the self-check asks for"
+    );
     for (values, namespaces) in
         [("{}", vec!["ennote"]), ("watchNamespaces: [shop, payments]", vec!["shop", "payments"])]
     {
@@ -715,7 +719,11 @@ fn the_mode_follows_the_policies_and_the_agent_knows_their_names() -> Outcome {
         }
         let (mode, argo) = (if mode == "strict" { Mode::Strict } else { Mode::Compatible }, values.contains("argo"));
         let needed = serde_json::to_value(Needs { mode, argo, ..Needs::default() }.rules())?;
-        assert_eq!(named(&rendered, "Role", "ennote-agent")?["rules"], needed, "{values}: what the self-check asks for");
+        assert_eq!(
+            named(&rendered, "Role", "ennote-agent")?["rules"],
+            needed,
+            "{values}: what the self-check asks for"
+        );
     }
     // A cluster that does not serve them.
     let without = render_for(&[], "{}")?;

@@ -143,8 +143,9 @@ mod tests {
                     ("ennote.io/binding".into(), Some("db".into())),
                     ("note".into(), Some("\"quoted\"".into())),
                 ],
-                owners: Some(vec![owner]),
+                owners: Some(vec![owner.clone()]),
             },
+            owner: Some(owner),
             data: pairs.iter().map(|(k, v)| (DataKey::parse(k).unwrap(), SecretValue::copy_of(v.as_bytes()))).collect(),
         }
     }
@@ -194,6 +195,21 @@ mod tests {
             "metadata": {"name": "db", "uid": "u", "resourceVersion": "7", "annotations": {FINGERPRINTS: "a=x"}},
         });
         assert_eq!(parsed(take(&draft, Some(("u", "7")))), want);
+    }
+
+    #[test]
+    fn what_is_applied_is_whole_and_takes_nothing_away_by_name() {
+        let mut draft = draft(&[("a", "1")]);
+        draft.metadata.owners = None;
+        draft.metadata.labels.push(("gone".into(), None));
+        let body = parsed(apply(&draft, Some(("u", "7"))));
+        assert_eq!(body["metadata"]["labels"], json!({"app.kubernetes.io/managed-by": "ennote-agent"}));
+        assert_eq!(body["metadata"]["ownerReferences"][0]["uid"], "u-1", "what is left out would go");
+        assert_eq!(
+            (&body["metadata"]["uid"], &body["type"], &body["data"]["a"]),
+            (&json!("u"), &json!("Opaque"), &json!("MQ=="))
+        );
+        assert!(parsed(apply(&draft, None))["metadata"].get("uid").is_none());
     }
 
     #[test]

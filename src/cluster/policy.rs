@@ -216,7 +216,9 @@ mod tests {
 
     #[test]
     fn only_the_refusal_of_this_very_policy_proves_it() {
-        let by = |policy: &str| format!("x is forbidden: ValidatingAdmissionPolicy '{policy}' with binding 'b' denied request: no");
+        let by = |policy: &str| {
+            format!("x is forbidden: ValidatingAdmissionPolicy '{policy}' with binding 'b' denied request: no")
+        };
         assert!(is_by(&by("a.shop.secrets"), "a.shop.secrets"));
         assert!(!is_by(&by("b.shop.secrets"), "a.shop.secrets"));
         assert!(!is_by(&by("a.shop.secrets2"), "a.shop.secrets"));

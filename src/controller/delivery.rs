@@ -7,7 +7,7 @@ use crate::cluster::status::Notice;
 use crate::controller::context::Context;
 use crate::controller::looking;
 use crate::controller::observing::Foreseen;
-use crate::controller::{report, workload};
+use crate::controller::{report, rivals, workload};
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, Mode, SourceStatus, TargetStatus};
 use crate::crypto::envelope::{Expected, Opened};
 use crate::domain::conditions::is_synced;
@@ -16,7 +16,6 @@ use crate::domain::deletions::notice;
 use crate::domain::drift;
 use crate::domain::high_water::{self, ACCEPT, Asked, Verdict, admit};
 use crate::domain::mapping::MappingError;
-use crate::domain::metadata;
 use crate::domain::observed::Observed;
 use crate::domain::outcome::Held;
 use crate::domain::ownership;
@@ -197,23 +196,13 @@ async fn write(
     let edited = status.target.is_some() && !is_synced(status, request.generation);
     let mut observed = context.index.observe(namespace, request.target.as_str());
     for _ in 0..ATTEMPTS {
-        if context.looks.is_some()
-            && let Observed::Present(secret) = &observed
-            && let Some(owned) = metadata::claim(request, secret)
-            && ownership::check(request, &observed, &context.rights(binding, request, &observed)).is_ok()
-        {
-            match context.secrets.amend(namespace, request.target.as_str(), secret, &owned).await {
-                Ok(now) => observed = Observed::Present(Box::new(now)),
-                Err(error) if error.is_stale() => match looking::fetch(namespace, request.target.as_str(), context).await {
-                    Ok(now) => observed = now,
-                    Err(error) => return refused_call(&error, "get secrets", request),
-                },
-                Err(error) => return refused_call(&error, "patch secrets", request),
-            }
-        }
         if let Err(problem) = ownership::check(request, &observed, &context.rights(binding, request, &observed)) {
             return Taken::Again(problem);
         }
+        observed = match rivals::own_first(request, observed, context).await {
+            Ok(observed) => observed,
+            Err(error) => return refused_call(&error, "patch secrets", request),
+        };
         let keys = data.len();
         let planned = plan(request, &observed, data, &payload.key, edited);
         let moves = status.content.as_deref() != Some(planned.prints.content().as_str());

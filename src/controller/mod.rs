@@ -11,6 +11,7 @@ pub mod context;
 mod deletion;
 pub mod delivery;
 pub mod ledgers;
+pub mod lists;
 pub mod looking;
 mod observing;
 mod opting_in;

@@ -216,7 +216,12 @@ impl<'a> Pass<'a> {
             }
             Standing::Missing(problem) => {
                 self.take_back(before);
-                tracing::warn!(namespace, workload, mend = problem.message, "not restarted: the admission policy is missing");
+                tracing::warn!(
+                    namespace,
+                    workload,
+                    mend = problem.message,
+                    "not restarted: the admission policy is missing"
+                );
                 self.pending(&Why::new(Cause::PolicyMissing, problem.message));
                 return Ok(self.wait(proving::AGAIN).await);
             }

@@ -16,7 +16,8 @@
 use crate::cloud::state::LinkState;
 use crate::cluster::error::ClusterError;
 use crate::cluster::watch::{Change, SeenSecret, Watches};
-use crate::controller::context::{Context, List};
+use crate::controller::context::Context;
+use crate::controller::lists::List;
 use crate::controller::workload::WorkloadContext;
 use crate::controller::{binding, restart, workload};
 use crate::crd::EnnoteSecretBinding;

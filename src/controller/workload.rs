@@ -2,7 +2,8 @@
 
 use crate::cluster::error::ClusterError;
 use crate::controller::binding::after;
-use crate::controller::context::{Context, List};
+use crate::controller::context::Context;
+use crate::controller::lists::List;
 use crate::controller::restart::{Pass, change};
 use crate::controller::{reporting, rollout_asks};
 use crate::crd::{EnnoteSecretBinding, Mode, OnFailure, RolloutPhase};

@@ -244,7 +244,10 @@ pub(super) mod tests {
 
     #[test]
     fn rights_and_settings_say_what_they_are() {
-        holds(&settings(&run(&["--rbac-mode", "strict", "--admission-policy", "p"]), None), &["ok", "namespaces shop", "rights strict"]);
+        holds(
+            &settings(&run(&["--rbac-mode", "strict", "--admission-policy", "p"]), None),
+            &["ok", "namespaces shop", "rights strict"],
+        );
         holds(&settings(&run(&[]), Some("the CA file x".into())), &["FAIL", "the CA file x", "helm upgrade"]);
         holds(&rights("shop", 19, Ok(None)), &["ok", "all 19"]);
         holds(&rights("shop", 19, Err("e".into())), &["FAIL", "system:basic-user"]);

@@ -65,7 +65,8 @@ impl Act {
             Want::ByPolicy => code == 403 && by_policy,
             Want::ByRole => code == 403 && said.contains(" cannot "),
         };
-        let line = || format!("{:?} {}: {} {} was answered {code}: {said}", self.want, self.what, self.method, self.path);
+        let line =
+            || format!("{:?} {}: {} {} was answered {code}: {said}", self.want, self.what, self.method, self.path);
         Ok((!fits).then(line))
     }
 }
@@ -208,20 +209,29 @@ pub(crate) fn on_secrets(namespace: &str) -> Vec<Act> {
         ("without a binding's id", with(&|s| s["metadata"]["labels"]["ennote.io/binding-id"] = Value::Null)),
         ("without a binding's name", with(&|s| s["metadata"]["annotations"] = json!({}))),
         ("as Helm's", with(&|s| s["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm".into())),
-        ("as a token of a ServiceAccount", with(&|s| {
-            s["type"] = "kubernetes.io/service-account-token".into();
-            s["metadata"]["annotations"]["kubernetes.io/service-account.name"] = "default".into();
-        })),
+        (
+            "as a token of a ServiceAccount",
+            with(&|s| {
+                s["type"] = "kubernetes.io/service-account-token".into();
+                s["metadata"]["annotations"]["kubernetes.io/service-account.name"] = "default".into();
+            }),
+        ),
         ("as a bootstrap token", with(&|s| s["type"] = "bootstrap.kubernetes.io/token".into())),
         ("with an annotation of Kubernetes", with(&|s| s["metadata"]["annotations"]["kubernetes.io/a"] = "b".into())),
         ("with a finalizer", with(&|s| s["metadata"]["finalizers"] = json!(["example.com/a"]))),
         ("with another owner", with(&|s| s["metadata"]["ownerReferences"] = owner("ConfigMap", "v1", false))),
-        ("with an owner of another group", with(&|s| {
-            s["metadata"]["ownerReferences"] = owner("EnnoteSecretBinding", "example.com/v1", false);
-        })),
-        ("with an owner that blocks", with(&|s| {
-            s["metadata"]["ownerReferences"] = owner("EnnoteSecretBinding", "ennote.io/v1alpha1", true);
-        })),
+        (
+            "with an owner of another group",
+            with(&|s| {
+                s["metadata"]["ownerReferences"] = owner("EnnoteSecretBinding", "example.com/v1", false);
+            }),
+        ),
+        (
+            "with an owner that blocks",
+            with(&|s| {
+                s["metadata"]["ownerReferences"] = owner("EnnoteSecretBinding", "ennote.io/v1alpha1", true);
+            }),
+        ),
         ("marked for adoption", with(&|s| s["metadata"]["annotations"]["ennote.io/adopt"] = "mine".into())),
     ];
     for (what, body) in creations {
@@ -274,7 +284,10 @@ pub(crate) fn on_secrets(namespace: &str) -> Vec<Act> {
         ("an annotation of Kubernetes", json!({"metadata": {"annotations": {"kubernetes.io/a": "b"}}})),
         ("a finalizer", json!({"metadata": {"finalizers": ["example.com/a"]}})),
         ("another owner", json!({"metadata": {"ownerReferences": owner("Pod", "v1", false)}})),
-        ("an owner that blocks", json!({"metadata": {"ownerReferences": owner("EnnoteSecretBinding", "ennote.io/v1alpha1", true)}})),
+        (
+            "an owner that blocks",
+            json!({"metadata": {"ownerReferences": owner("EnnoteSecretBinding", "ennote.io/v1alpha1", true)}}),
+        ),
     ];
     for (what, body) in own {
         acts.push(Act::patch(ByPolicy, &format!("ours: {what}"), &ours, MERGE, body));
@@ -325,9 +338,24 @@ pub(crate) fn beyond(namespace: &str, policy: &str) -> Vec<Act> {
         ("a Secret elsewhere", "POST", "/api/v1/namespaces/default/secrets".to_owned(), foreign),
         ("its own Role", "PATCH", format!("{rbac}/roles/ennote-agent"), json!({"rules": []})),
         ("a RoleBinding", "POST", format!("{rbac}/rolebindings"), named.clone()),
-        ("its own policy", "PATCH", format!("{admission}/validatingadmissionpolicies/{policy}.secrets"), json!({"spec": {}})),
-        ("its own policy, deleted", "DELETE", format!("{admission}/validatingadmissionpolicies/{policy}.secrets"), look.clone()),
-        ("its policy's binding, deleted", "DELETE", format!("{admission}/validatingadmissionpolicybindings/{policy}.secrets"), look.clone()),
+        (
+            "its own policy",
+            "PATCH",
+            format!("{admission}/validatingadmissionpolicies/{policy}.secrets"),
+            json!({"spec": {}}),
+        ),
+        (
+            "its own policy, deleted",
+            "DELETE",
+            format!("{admission}/validatingadmissionpolicies/{policy}.secrets"),
+            look.clone(),
+        ),
+        (
+            "its policy's binding, deleted",
+            "DELETE",
+            format!("{admission}/validatingadmissionpolicybindings/{policy}.secrets"),
+            look.clone(),
+        ),
         ("a policy of its own", "POST", format!("{admission}/validatingadmissionpolicies"), named.clone()),
         ("a webhook", "POST", format!("{admission}/mutatingwebhookconfigurations"), named.clone()),
         ("the CRD", get, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_owned(), look.clone()),

@@ -4,8 +4,8 @@ use crate::acts::{self, Act, Want, marks, secret};
 use anyhow::{Context, Result, ensure};
 use ennote_harness::world::{Options, World, tree};
 use ennote_scenarios::{
-    SOON, binding, condition, message, object, raw, rollout, secret_path, until_baseline, until_condition, until_message,
-    until_rollout, until_version, workload, workload_saying,
+    SOON, binding, condition, message, object, raw, rollout, secret_path, until_baseline, until_condition,
+    until_message, until_rollout, until_version, workload, workload_saying,
 };
 use kube::Client;
 use serde_json::{Value, json};
@@ -44,7 +44,8 @@ async fn least_privilege_is_what_the_api_server_enforces() -> Result<()> {
     released["data"] = json!({"A": "dGhlaXJz"});
     let mut marked = secret(json!({"name": "marked", "annotations": {"ennote.io/adopt": "mine"}}));
     marked["data"] = json!({"A": "dGhlaXJz"});
-    let mut token = secret(json!({"name": "platform-token", "annotations": {"kubernetes.io/service-account.name": "default"}}));
+    let mut token =
+        secret(json!({"name": "platform-token", "annotations": {"kubernetes.io/service-account.name": "default"}}));
     token["type"] = "kubernetes.io/service-account-token".into();
     let another = secret(marks("another", "other"));
     let ours = secret(marks("ours", "mine"));
@@ -52,7 +53,9 @@ async fn least_privilege_is_what_the_api_server_enforces() -> Result<()> {
         world.apply(&object.to_string()).await?;
     }
     for (kind, _) in KINDS {
-        let keep = |yaml: String| yaml.replace("metadata: {labels: {app:", "metadata: {annotations: {keep: it}, labels: {app:");
+        let keep = |yaml: String| {
+            yaml.replace("metadata: {labels: {app:", "metadata: {annotations: {keep: it}, labels: {app:")
+        };
         world.apply(&keep(workload(kind, "opted", "ours"))).await?;
         world.apply(&workload_saying(kind, "other", "ours", &[("team", "a")])).await?;
         world.apply(&workload_saying(kind, "never", "ours", &[("ennote.io/restart", "never")])).await?;
@@ -144,7 +147,10 @@ async fn least_privilege_is_what_the_api_server_enforces() -> Result<()> {
     // Who holds a Secret is said, and nothing of what it holds.
     let look = Act::patch(Want::ByPolicy, "look", &secret_path(&namespace, "foreign"), acts::MERGE, json!({}));
     let (_, said) = look.send(&client).await?;
-    ensure!(said.contains("this Secret is held by field manager kubectl-client-side-apply and not handed over"), "{said}");
+    ensure!(
+        said.contains("this Secret is held by field manager kubectl-client-side-apply and not handed over"),
+        "{said}"
+    );
     ensure!(!said.contains("dGhlaXJz") && !said.contains("theirs"), "{said}");
     // Nobody else notices the policies.
     world.kubectl(&["label", "secret", "foreign", "changed=by-its-owner"]).await?;

@@ -227,7 +227,8 @@ async fn a_normal_run_stays_within_the_role() -> Result<()> {
         ensure!(about.iter().any(|event| event.resource == resource && event.verb == verb), "no {verb} of {resource}");
     }
     // Strict mode, which the chart has chosen: no Secret was read.
-    let read: Vec<_> = about.iter().filter(|e| e.resource == "secrets" && !["create", "patch"].contains(&e.verb.as_str())).collect();
+    let read: Vec<_> =
+        about.iter().filter(|e| e.resource == "secrets" && !["create", "patch"].contains(&e.verb.as_str())).collect();
     ensure!(read.is_empty(), "Secrets were read: {read:#?}");
     // And the judgement can say no.
     let stray = AuditEvent { verb: "delete".to_owned(), ..about[0].clone() };

@@ -4,7 +4,8 @@ use anyhow::{Context, Result, ensure};
 use ennote_harness::audit::START;
 use ennote_harness::world::{Options, World};
 use ennote_scenarios::{
-    Requests, SOON, binding, binding_with, condition, object, secret_path, until_collected, until_message, until_version,
+    Requests, SOON, binding, binding_with, condition, object, secret_path, until_collected, until_message,
+    until_version,
 };
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -62,9 +63,8 @@ async fn rights_on_named_secrets_are_enough_in_either_mode() -> Result<()> {
         let values = json!({"rbac": rbac, "admissionPolicy": {"create": policy}});
         let world = World::start("named", Options { values, ..Options::default() }).await?;
         world.cloud.put("db", &[("A", "1"), ("B", "1")]).await?;
-        let labelled = |label: &str| {
-            binding_with("db", &format!("source: {{secret: db}}\n  target: {{labels: {{{label}}}}}"))
-        };
+        let labelled =
+            |label: &str| binding_with("db", &format!("source: {{secret: db}}\n  target: {{labels: {{{label}}}}}"));
         world.apply(&labelled("a: '1', b: '1'")).await?;
         until_version(&world, "db", 1).await?;
         world.cloud.put("db", &[("A", "2")]).await?;
@@ -89,7 +89,11 @@ async fn rights_on_named_secrets_are_enough_in_either_mode() -> Result<()> {
         world
             .eventually("a name that is not granted is said", SOON, async || {
                 let bound = world.binding("other").await?;
-                ensure!(condition(&bound, "Ready").as_deref() == Some("False/Forbidden"), "not yet: {}", bound["status"]);
+                ensure!(
+                    condition(&bound, "Ready").as_deref() == Some("False/Forbidden"),
+                    "not yet: {}",
+                    bound["status"]
+                );
                 Ok(())
             })
             .await
