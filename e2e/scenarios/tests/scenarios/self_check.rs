@@ -7,7 +7,7 @@ use ennote_scenarios::{
     LATER, binding, condition, message, rollout, until_baseline, until_condition, until_condition_in, until_message,
     until_rollout, until_version, workload,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PATCH_SECRETS: (&str, &str) = ("secrets", "patch");
 
@@ -96,7 +96,10 @@ async fn a_right_that_is_taken_away_is_named_with_the_rule_that_gives_it_back() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_not_be_watched_stamped_or_told_in_a_condition_is_named_too() -> Result<()> {
-    let mut world = World::start("lacking-more", Options { more_namespaces: 1, ..Options::default() }).await?;
+    // In strict mode there is no list of Secrets that could be missing.
+    let values = json!({"rbac": {"mode": "compatible"}});
+    let options = Options { more_namespaces: 1, values, ..Options::default() };
+    let mut world = World::start("lacking-more", options).await?;
     let (own, other) = (world.namespace.clone(), world.watched()[1].clone());
     let rights = Rights::of(&world).await?;
     world.cloud.put("payments db", &[("a", "1")]).await?;
