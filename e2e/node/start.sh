@@ -6,6 +6,8 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 # Joined before the cgroup namespace is made, which begins where its first process is. Version 1: one tree for each controller.
+# Read before the first one is joined: the file changes with each.
+own=$(cat /proc/self/cgroup)
 while IFS=: read -r _ controllers path; do
     [ -n "$controllers" ] || continue
     group=/sys/fs/cgroup/${controllers#name=}${path%/}/$2
@@ -17,5 +19,5 @@ while IFS=: read -r _ controllers path; do
         echo 1 > "$group/cgroup.clone_children"
     fi
     echo $$ > "$group/cgroup.procs"
-done < /proc/self/cgroup
+done <<< "$own"
 exec unshare --cgroup --net --mount --uts --ipc --pid --fork --kill-child --mount-proc --propagation private bash "$here/init.sh" "$1" "$3"
