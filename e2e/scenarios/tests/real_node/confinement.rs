@@ -4,12 +4,11 @@ use crate::place::Place;
 use anyhow::{Result, ensure};
 use ennote_scenarios::identity::bind;
 use ennote_scenarios::until_version;
-use std::sync::Arc;
 
 /// A pod that Pod Security `restricted` refuses: the namespace does enforce it.
 const LOOSE: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: loose}\nspec: {containers: [{name: c, image: none}]}\n";
 
-pub(crate) async fn the_chart_runs_under_restricted(place: Arc<Place>) -> Result<()> {
+pub(crate) async fn the_chart_runs_under_restricted(place: &Place) -> Result<()> {
     let (world, pod) = place.installed("restricted").await?;
     let refused = world.refused(LOOSE).await?;
     ensure!(refused.contains("violates PodSecurity \"restricted:latest\""), "{refused}");

@@ -10,25 +10,24 @@ mod releases;
 mod tokens;
 mod workloads;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use ennote_harness::control_plane::{ControlPlane, Options};
 use ennote_harness::node::{Binaries, Node, why_not};
 use ennote_harness::settings::Settings;
-use futures::future::BoxFuture;
-use futures::stream::{StreamExt, iter};
 use place::Place;
 use std::io::Write;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use tokio::runtime::{Builder, Runtime};
 
 /// How many run at a time: each is an agent, a cloud and its pods.
 const AT_ONCE: usize = 4;
 
-type Scenario = (&'static str, fn(Arc<Place>) -> BoxFuture<'static, Result<()>>);
+type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
 macro_rules! scenarios {
-    ($($file:ident :: $name:ident,)*) => { &[$((stringify!($name), |place| Box::pin($file::$name(place)))),*] };
+    ($($file:ident :: $name:ident,)*) => { &[$((stringify!($name), |place| runtime()?.block_on($file::$name(place)))),*] };
 }
 
 /// The slowest first.
@@ -43,8 +42,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     releases::a_rescheduled_pod_comes_back_though_its_token_is_spent,
 ];
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let begun = Instant::now();
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let picked: Vec<Scenario> = SCENARIOS
@@ -69,7 +67,7 @@ async fn main() -> ExitCode {
             }
         }
         Ok(true) => {}
-        Ok(false) => match run(&picked).await {
+        Ok(false) => match run(&picked) {
             Ok(results) => {
                 for (name, result) in results {
                     match result {
@@ -95,38 +93,50 @@ async fn main() -> ExitCode {
 }
 
 /// Runs them on a node that ends with the last of them.
-async fn run(picked: &[Scenario]) -> Result<Vec<(&'static str, Result<()>)>> {
-    let settings = Settings::from_env()?;
-    let binaries = tokio::task::spawn_blocking(move || Binaries::build(&settings)).await??;
+fn run(picked: &[Scenario]) -> Result<Vec<(&'static str, Result<()>)>> {
+    let binaries = Binaries::build(&Settings::from_env()?)?;
+    let runtime = runtime()?;
     let begun = Instant::now();
-    // No fake node: what runs here, runs for real.
-    let plane = Arc::new(ControlPlane::start(Options { nodes: 0, ..Options::default() }).await?);
-    let node = Node::start(&plane, &binaries).await.inspect_err(|_| plane.dir().keep())?;
+    let place = runtime.block_on(async {
+        // No fake node: what runs here, runs for real.
+        let plane = Arc::new(ControlPlane::start(Options { nodes: 0, ..Options::default() }).await?);
+        let node = Node::start(&plane, &binaries).await.inspect_err(|_| plane.dir().keep())?;
+        Ok::<_, anyhow::Error>(Place { node, plane })
+    })?;
     say(&format!("the node is Ready after {:.1} s", begun.elapsed().as_secs_f32()));
-    let place = Arc::new(Place { plane, node });
-    let results: Vec<_> = iter(picked.iter().copied())
-        .map(|(name, scenario)| {
-            let place = place.clone();
-            async move {
-                let begun = Instant::now();
-                // A task of its own: a panic is a failed scenario, and no more.
-                let result = tokio::spawn(scenario(place.clone())).await;
-                let result = result.context("it panicked").and_then(|result| result);
-                let verdict = if result.is_ok() { "ok" } else { "FAILED" };
-                say(&format!("test {name} ... {verdict} ({:.1} s)", begun.elapsed().as_secs_f32()));
-                (name, result)
-            }
-        })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
+    let (next, results) = (Mutex::new(picked.iter()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((name, scenario)) = take(&next) {
+                    let begun = Instant::now();
+                    // A thread of its own: a panic is a failed scenario, and no more.
+                    let result = scope.spawn(|| scenario(&place)).join().unwrap_or_else(|_| Err(anyhow!("it panicked")));
+                    let verdict = if result.is_ok() { "ok" } else { "FAILED" };
+                    say(&format!("test {name} ... {verdict} ({:.1} s)", begun.elapsed().as_secs_f32()));
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((*name, result));
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     if results.iter().any(|(_, result)| result.is_err()) {
         place.plane.dir().keep();
         say(&format!("logs of the node: {}", place.plane.dir().join("node").display()));
     }
-    place.node.stop().await?;
-    place.plane.stop().await?;
+    runtime.block_on(async {
+        place.node.stop().await?;
+        place.plane.stop().await
+    })?;
     Ok(results)
+}
+
+fn take<'a>(next: &Mutex<std::slice::Iter<'a, Scenario>>) -> Option<&'a Scenario> {
+    next.lock().unwrap_or_else(PoisonError::into_inner).next()
+}
+
+fn runtime() -> Result<Runtime> {
+    Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
 fn able() -> Result<(), String> {

@@ -8,9 +8,8 @@ use ennote_scenarios::{LATER, until_version};
 use k8s_openapi::api::core::v1::Pod;
 use rustix::process::Signal;
 use serde_json::json;
-use std::sync::Arc;
 
-pub(crate) async fn the_agent_is_ready_only_after_the_first_snapshot(place: Arc<Place>) -> Result<()> {
+pub(crate) async fn the_agent_is_ready_only_after_the_first_snapshot(place: &Place) -> Result<()> {
     let mut world = place.world("ready").await?;
     world.cloud.stop().await?;
     place.install(&mut world, json!({})).await?;
@@ -27,20 +26,20 @@ pub(crate) async fn the_agent_is_ready_only_after_the_first_snapshot(place: Arc<
     world.stop().await
 }
 
-pub(crate) async fn a_killed_agent_comes_back_by_itself(place: Arc<Place>) -> Result<()> {
+pub(crate) async fn a_killed_agent_comes_back_by_itself(place: &Place) -> Result<()> {
     let (world, pod) = place.installed("killed").await?;
     bind(&world, "db", "1").await?;
     until_version(&world, "db", 1).await?;
     place.container(&pod)?.signal(Signal::KILL)?;
-    back(&place, world, &pod).await
+    back(place, world, &pod).await
 }
 
-pub(crate) async fn a_stopped_agent_is_restarted_by_its_liveness_probe(place: Arc<Place>) -> Result<()> {
+pub(crate) async fn a_stopped_agent_is_restarted_by_its_liveness_probe(place: &Place) -> Result<()> {
     let (world, pod) = place.installed("stopped").await?;
     bind(&world, "db", "1").await?;
     until_version(&world, "db", 1).await?;
     place.container(&pod)?.signal(Signal::STOP)?;
-    back(&place, world, &pod).await
+    back(place, world, &pod).await
 }
 
 /// Another container in the same pod, Ready, and at work.

@@ -6,7 +6,6 @@ use ennote_harness::node::WORKLOAD_IMAGE;
 use ennote_harness::world::World;
 use ennote_scenarios::identity::bind;
 use ennote_scenarios::{LATER, until_baseline, until_rollout, until_version};
-use std::sync::Arc;
 
 const WORKLOADS: [(&str, &str); 3] = [("Deployment", "web"), ("StatefulSet", "queue"), ("DaemonSet", "log")];
 
@@ -41,7 +40,7 @@ spec:{replicas}{service}
     )
 }
 
-pub(crate) async fn real_workloads_restart_and_read_the_new_value(place: Arc<Place>) -> Result<()> {
+pub(crate) async fn real_workloads_restart_and_read_the_new_value(place: &Place) -> Result<()> {
     let (world, _) = place.installed("workloads").await?;
     bind(&world, "db", "first").await?;
     until_version(&world, "db", 1).await?;
@@ -51,13 +50,13 @@ pub(crate) async fn real_workloads_restart_and_read_the_new_value(place: Arc<Pla
     }
     for (kind, name) in WORKLOADS {
         world.kubectl(&["rollout", "status", &format!("{kind}/{name}"), "--timeout=90s"]).await?;
-        told(&place, &world, name, "first").await?;
+        told(place, &world, name, "first").await?;
     }
 
     bind(&world, "db", "second").await?;
     for (kind, name) in WORKLOADS {
         until_rollout(&world, "db", &format!("{kind}/{name}"), 2, "Complete").await?;
-        told(&place, &world, name, "second").await?;
+        told(place, &world, name, "second").await?;
     }
     world.stop().await
 }
