@@ -3,6 +3,7 @@
 use crate::settings::Settings;
 use crate::world::tree;
 use anyhow::{Context, Result, ensure};
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -16,22 +17,27 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Builds them, in a target folder of their own beside the running program's.
+    /// Builds them from the dependencies that the workspace was built with, and puts them into `static` beside the others.
     ///
     /// # Errors
     /// When the build fails.
     pub fn build(settings: &Settings) -> Result<Self> {
-        let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        // target/debug/deps/PROGRAM
-        let target = settings.binary("ennote-agent")?;
-        let target = target.ancestors().nth(2).context("the agent is not in a target folder")?.to_owned();
+        // target/debug/ennote-agent
+        let built = settings.binary("ennote-agent")?;
+        let profile = built.parent().context("a program is in a folder")?;
+        let target = profile.parent().context("the agent is not in a target folder")?;
         let mut command = Command::new("cargo");
-        command.args(["build", "--locked", "--package", "ennote-agent", "--package", "ennote-pod", "--bins"]);
-        command.args(["--target", &triple]).arg("--target-dir").arg(&target).current_dir(tree());
-        // The C library too: the image holds nothing else.
-        command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+        command.args(["build", "--workspace", "--locked", "--bin", "ennote-agent", "--bin", "ennote-pod"]);
+        command.arg("--target-dir").arg(target).current_dir(tree());
+        command.env("RUSTC_WORKSPACE_WRAPPER", tree().join("e2e/node/static.sh"));
         ensure!(command.status().context("cannot run `cargo`")?.success(), "the static build failed");
-        let folder = target.join(triple).join("debug");
-        Ok(Self { agent: folder.join("ennote-agent"), pod: folder.join("ennote-pod") })
+        let kept = profile.join("static");
+        fs::create_dir_all(&kept)?;
+        let keep = |name: &str| -> Result<PathBuf> {
+            // cargo puts the others back in their place when it builds the next time.
+            fs::copy(profile.join(name), kept.join(name)).with_context(|| format!("cannot keep the static {name}"))?;
+            Ok(kept.join(name))
+        };
+        Ok(Self { agent: keep("ennote-agent")?, pod: keep("ennote-pod")? })
     }
 }

@@ -19,7 +19,20 @@ pub(crate) async fn the_agent_is_ready_only_after_the_first_snapshot(place: &Pla
             Ok(())
         })
         .await?;
-    ensure!(!status(&started)?.ready, "Ready without a cloud");
+    // Only a probe that was asked, and answered, says anything: before the first one nothing is Ready.
+    place
+        .eventually(&world, "the readiness probe to fail", LATER, async || {
+            let events = world.kubectl(&["get", "events", "-o", "json"]).await?;
+            ensure!(events.contains("Readiness probe failed"), "it has not");
+            Ok(())
+        })
+        .await?;
+    place
+        .agent(&world, "the agent to run on, not Ready", LATER, |status| {
+            ensure!(status.started == Some(true) && !status.ready, "{status:?}");
+            Ok(())
+        })
+        .await?;
     world.cloud.up().await?;
     let ready = place.ready(&world).await?;
     ensure!(same_pod(&ready, &started) && status(&ready)?.restart_count == 0, "it was restarted on the way");
