@@ -30,6 +30,7 @@ containerd --config "$dir/containerd.toml" >> "$dir/containerd.log" 2>&1 &
 
 # The kubelet sets sysctls of the whole machine. In a mount namespace of its own it finds them as it wants them, and cannot write.
 # That namespace stays a peer of ours, so that containerd sees the volumes that the kubelet mounts.
+# shellcheck disable=SC2016 # Its own arguments, not ours.
 covered='
     mount --make-rprivate /proc
     for sysctl in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \

@@ -41,7 +41,8 @@ while IFS= read -r dir; do
     /sys/fs/cgroup/*)
         tries=0
         while [ -d "$dir" ] && [ "$tries" -lt 50 ]; do
-            find "$dir" -depth -type d -exec rmdir {} \; 2>/dev/null || sleep 0.1
+            find "$dir" -depth -type d -exec rmdir {} \; 2>/dev/null
+            [ ! -d "$dir" ] || sleep 0.1
             tries=$((tries + 1))
         done
         ;;

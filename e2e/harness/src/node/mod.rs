@@ -76,19 +76,13 @@ impl Node {
         let cgroups = Cgroups::claim(&name)?;
         let mut command = Command::new("bash");
         command.arg(config::script()).args([NAME, &name]).arg(&dir);
-        let path = std::env::join_paths([tools.kubelet(), tools.containerd()].into_iter().chain(SYSTEM.map(Path::new)))?;
+        let path =
+            std::env::join_paths([tools.kubelet(), tools.containerd()].into_iter().chain(SYSTEM.map(Path::new)))?;
         command.env_clear().env("PATH", path).current_dir(&dir);
         let process = Process::spawn("the real node", command, &dir.join("node.log"))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let mut node = Self {
-            process,
-            _cgroups: cgroups,
-            init: 0,
-            tools,
-            dir,
-            cables: Mutex::default(),
-            runtime: Some(runtime),
-        };
+        let mut node =
+            Self { process, _cgroups: cgroups, init: 0, tools, dir, cables: Mutex::default(), runtime: Some(runtime) };
         node.init = node.guard("process 1 of the node", async |node| network::init_of(node.process.pid())).await?;
         let api_server = plane.ports().first().copied().context("the API server has no port of ours")?;
         let from = format!("{API_SERVER}:443").parse()?;
@@ -236,7 +230,9 @@ fn remove_tree(folder: &Path) -> std::io::Result<()> {
     }
     for _ in 0..50 {
         match fs::remove_dir(folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(Duration::from_millis(20))
+            }
             result => return result,
         }
     }

@@ -6,7 +6,8 @@ use ennote_scenarios::identity::bind;
 use ennote_scenarios::until_version;
 
 /// A pod that Pod Security `restricted` refuses: the namespace does enforce it.
-const LOOSE: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: loose}\nspec: {containers: [{name: c, image: none}]}\n";
+const LOOSE: &str =
+    "apiVersion: v1\nkind: Pod\nmetadata: {name: loose}\nspec: {containers: [{name: c, image: none}]}\n";
 
 pub(crate) async fn the_chart_runs_under_restricted(place: &Place) -> Result<()> {
     let (world, pod) = place.installed("restricted").await?;

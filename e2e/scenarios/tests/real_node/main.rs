@@ -111,7 +111,8 @@ fn run(picked: &[Scenario]) -> Result<Vec<(&'static str, Result<()>)>> {
                 while let Some((name, scenario)) = take(&next) {
                     let begun = Instant::now();
                     // A thread of its own: a panic is a failed scenario, and no more.
-                    let result = scope.spawn(|| scenario(&place)).join().unwrap_or_else(|_| Err(anyhow!("it panicked")));
+                    let result =
+                        scope.spawn(|| scenario(&place)).join().unwrap_or_else(|_| Err(anyhow!("it panicked")));
                     let verdict = if result.is_ok() { "ok" } else { "FAILED" };
                     say(&format!("test {name} ... {verdict} ({:.1} s)", begun.elapsed().as_secs_f32()));
                     results.lock().unwrap_or_else(PoisonError::into_inner).push((*name, result));

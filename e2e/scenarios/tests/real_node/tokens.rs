@@ -14,9 +14,7 @@ const API_SERVER: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 const CLOUD: &str = "/var/run/secrets/ennote/sa-token";
 
 /// A kubelet renews a token at 80 % of its life, and that of every pod after its own restart: that is the sooner one to see.
-pub(crate) async fn the_kubelet_renews_the_tokens_and_the_agent_goes_on_with_the_new_ones(
-    place: &Place,
-) -> Result<()> {
+pub(crate) async fn the_kubelet_renews_the_tokens_and_the_agent_goes_on_with_the_new_ones(place: &Place) -> Result<()> {
     let (world, pod) = place.installed("tokens").await?;
     bind(&world, "db", "1").await?;
     until_version(&world, "db", 1).await?;
