@@ -17,7 +17,7 @@ SCENARIOS := --test=scenarios $(addprefix --test=,$(call picked,e2e/harness/test
 # Every other test program, as a file or as a folder with a main.rs: a new one runs without being named here.
 folders   = $(notdir $(patsubst %/main.rs,%,$(wildcard $(1))))
 beside    = $(filter-out $(call picked,e2e/harness/tests/*.rs),$(call picked,e2e/*/tests/*.rs))
-OTHERS    := $(addprefix --test=,$(sort $(filter-out chart scenarios,\
+OTHERS    := $(addprefix --test=,$(sort $(filter-out chart scenarios real_node,\
 	$(call picked,tests/*.rs) $(beside) $(call folders,e2e/*/tests/*/main.rs))))
 
 DENY_VERSION := 0.20.2
@@ -103,6 +103,10 @@ chart: $(if $(HELM),,tools) ## The chart, rendered by real helm over many values
 e2e: build tools promtool ## Scenarios: each promise on a real control plane (ARGS=name for one)
 	@test -n "$(SCENARIOS)" || { echo "there is no scenario in e2e/scenarios/tests" >&2; exit 1; }
 	$(CARGO) test --workspace --locked $(SCENARIOS) -- --test-threads=4 $(ARGS)
+
+.PHONY: node
+node: build tools ## Scenarios: what only a real pod can prove, on a real kubelet and containerd (Linux, root; ARGS=name for one)
+	$(CARGO) test --workspace --locked --test=real_node -- $(ARGS)
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ pub struct AuditEvent {
     pub uri: String,
     /// The client's User-Agent.
     pub user_agent: String,
+    /// Which credential it showed, as in `JTI=...` for a ServiceAccount token; else empty.
+    pub credential: String,
 }
 
 impl AuditEvent {
@@ -105,6 +107,8 @@ struct Wire {
 struct WireUser {
     #[serde(default)]
     username: String,
+    #[serde(default)]
+    extra: std::collections::HashMap<String, Vec<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -126,6 +130,8 @@ struct WireStatus {
 impl From<Wire> for AuditEvent {
     fn from(wire: Wire) -> Self {
         let object = wire.object_ref.unwrap_or_default();
+        let mut extra = wire.user.extra;
+        let credentials = extra.remove("authentication.kubernetes.io/credential-id").unwrap_or_default();
         Self {
             user: wire.user.username,
             verb: wire.verb,
@@ -137,6 +143,7 @@ impl From<Wire> for AuditEvent {
             code: wire.response_status.map_or(0, |status| status.code),
             uri: wire.request_uri,
             user_agent: wire.user_agent,
+            credential: credentials.into_iter().next().unwrap_or_default(),
         }
     }
 }

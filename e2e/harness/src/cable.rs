@@ -44,7 +44,16 @@ impl Cable {
     /// # Errors
     /// When it cannot listen.
     pub async fn start(address: &str) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::of(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, address)
+    }
+
+    /// From a socket that listens already.
+    ///
+    /// # Errors
+    /// When the socket is of no use.
+    pub fn of(listener: std::net::TcpListener, address: &str) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
         let to = address.to_owned();
         let address = listener.local_addr()?;
         let (orders, _) = watch::channel(Orders::default());

@@ -76,7 +76,8 @@ pub(crate) async fn serves_namespaces(client: &Client) -> Result<()> {
     .await
 }
 
-fn is_ready(node: &Node) -> bool {
+/// Ready and open for pods.
+pub(crate) fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
         && node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).is_none_or(Vec::is_empty)

@@ -27,7 +27,7 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 pub struct Options {
     /// A cluster to use instead of starting one. Its audit log cannot be read and its API server not restarted.
     pub kubeconfig: Option<PathBuf>,
-    /// Fake nodes to create.
+    /// Fake nodes to create. KWOK plays every node there is, so it does not run with 0 of them: a real one may join.
     pub nodes: usize,
     /// Further arguments of kube-apiserver.
     pub api_server_args: Vec<String>,
@@ -108,7 +108,9 @@ impl ControlPlane {
         own.guard(cluster::ready(&plane)).await?;
         own.add(components.controller_manager()?);
         own.add(components.scheduler()?);
-        own.add(components.kwok()?);
+        if options.nodes > 0 {
+            own.add(components.kwok()?);
+        }
         let nodes = async {
             let client = plane.client().await?;
             cluster::add_nodes(&client, options.nodes).await?;
@@ -306,6 +308,11 @@ impl ControlPlane {
             Some(port) => bail!("127.0.0.1:{port} is still taken after every component has ended"),
             None => Ok(()),
         }
+    }
+
+    /// What the real node's kubelet logs in with.
+    pub(crate) fn node_kubeconfig(&self) -> Result<&Path> {
+        Ok(&self.own()?.files.node)
     }
 
     fn command(&self, program: &str, args: &[&str]) -> Result<Command> {

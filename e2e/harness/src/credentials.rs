@@ -1,5 +1,6 @@
 //! What a fresh control plane is given: tokens, the ServiceAccount key, the audit policy, kubeconfigs.
 
+use crate::node;
 use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,6 +18,8 @@ pub(crate) struct Credentials {
     pub(crate) controller_manager: PathBuf,
     pub(crate) scheduler: PathBuf,
     pub(crate) kwok: PathBuf,
+    /// Of the real node, where one is started.
+    pub(crate) node: PathBuf,
 }
 
 /// A key pair that ServiceAccount tokens are signed with.
@@ -47,16 +50,21 @@ impl Credentials {
             controller_manager: dir.join("kube-controller-manager.kubeconfig"),
             scheduler: dir.join("kube-scheduler.kubeconfig"),
             kwok: dir.join("kwok.kubeconfig"),
+            node: dir.join("node.kubeconfig"),
         };
+        let node = format!("system:node:{}", node::NAME);
+        // As its pods reach it.
+        let from_node = format!("https://{}", node::API_SERVER);
         let users = [
-            (&files.admin, "admin", "system:masters"),
-            (&files.controller_manager, "system:kube-controller-manager", ""),
-            (&files.scheduler, "system:kube-scheduler", ""),
+            (&files.admin, "admin", "system:masters", server),
+            (&files.controller_manager, "system:kube-controller-manager", "", server),
+            (&files.scheduler, "system:kube-scheduler", "", server),
             // KWOK plays every kubelet.
-            (&files.kwok, "kwok", "system:masters"),
+            (&files.kwok, "kwok", "system:masters", server),
+            (&files.node, &node, "system:nodes", &from_node),
         ];
         let mut tokens = String::new();
-        for (kubeconfig, user, group) in users {
+        for (kubeconfig, user, group, server) in users {
             let token = random_token()?;
             tokens.push_str(&format!("{token},{user},{user},\"{group}\"\n"));
             let ca = files.certificates.join("apiserver.crt");

@@ -10,6 +10,7 @@ pub mod control_plane;
 pub mod devcloud;
 pub mod dial;
 pub mod evil;
+pub mod node;
 pub mod ports;
 pub mod process;
 pub mod run_dir;

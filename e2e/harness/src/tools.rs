@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const KUBERNETES: &str = "v1.36.3";
+const CONTAINERD: &str = "v2.2.9";
 
 /// The built programs and the stages that KWOK plays.
 #[derive(Debug, Clone)]
@@ -61,6 +62,48 @@ pub fn build(settings: &Settings) -> Result<Tools> {
     };
     let dir = module.build(settings, |draft| copy_stages(&module, &draft.join("stages")))?;
     Ok(Tools { bin: dir.join("bin"), stages: dir.join("stages"), assets: settings.assets.clone() })
+}
+
+/// The programs of the real node.
+#[derive(Debug, Clone)]
+pub struct NodeTools {
+    kubelet: PathBuf,
+    containerd: PathBuf,
+}
+
+impl NodeTools {
+    /// The folder with the kubelet.
+    pub fn kubelet(&self) -> &Path {
+        &self.kubelet
+    }
+
+    /// The folder with containerd, its shim, `ctr` and the network's plug-ins.
+    pub fn containerd(&self) -> &Path {
+        &self.containerd
+    }
+}
+
+/// Builds what is missing of the real node (all but runc, which wants a C library) and returns where it is. Blocks for minutes on
+/// a cold cache.
+///
+/// # Errors
+/// When Go is missing or too old, or the build fails.
+pub fn node(settings: &Settings) -> Result<NodeTools> {
+    let kubelet = GoModule {
+        name: "node/kubelet",
+        building: "building the kubelet (once; about 1 min on two cores when the control plane was just built, else 5)",
+        flags: control_plane_flags(),
+    };
+    let kubelet = kubelet.build(settings, |_| Ok(()))?.join("bin");
+    let link = format!("-s -w -X github.com/containerd/containerd/v2/version.Version={CONTAINERD}");
+    let flags = ["-trimpath", "-tags", "no_btrfs no_devmapper no_zfs", "-ldflags", &link];
+    let containerd = GoModule {
+        name: "node/containerd",
+        building: "building containerd and the network's plug-ins (once; about 2 min on two cores)",
+        flags: flags.map(str::to_owned).into(),
+    };
+    let containerd = containerd.build(settings, |_| Ok(()))?.join("bin");
+    Ok(NodeTools { kubelet, containerd })
 }
 
 /// Builds promtool where it is missing and returns its path. Blocks for minutes on a cold cache.

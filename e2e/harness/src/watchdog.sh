@@ -35,7 +35,19 @@ for pid in $pids; do
     done
 done
 while IFS= read -r dir; do
-    [ -z "$dir" ] || rm -rf -- "$dir"
+    case $dir in
+    '') ;;
+    # Cgroups hold files that cannot be removed; they go with their folders, the inner ones first.
+    /sys/fs/cgroup/*)
+        tries=0
+        while [ -d "$dir" ] && [ "$tries" -lt 50 ]; do
+            find "$dir" -depth -type d -exec rmdir {} \; 2>/dev/null
+            [ ! -d "$dir" ] || sleep 0.1
+            tries=$((tries + 1))
+        done
+        ;;
+    *) rm -rf -- "$dir" ;;
+    esac
 done <<LIST
 $dirs
 LIST

@@ -12,6 +12,8 @@ fn main() -> Result<()> {
         Some("promtool") => tools::promtool(&settings)?,
         // Not among those that are built without being named: `make verify` needs it, and no test.
         Some("gitops") => tools::gitops(&settings)?,
+        // Nor this: only `make node` needs it.
+        Some("node") => tools::node(&settings)?.containerd().to_owned(),
         Some(program) => tools::build(&settings)?.path(program)?,
         None => tools::build(&settings)?.folder().to_owned(),
     };
