@@ -24,12 +24,13 @@ use crate::controller::triggers::{self, Wakes};
 use crate::controller::workload::{WorkloadContext, WorkloadMemos};
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::request::Defaults;
-use crate::health;
 use crate::identity::join::Issuer;
 use crate::rollout::workload::{Kind, Workload};
+use crate::{hardening, health, telemetry};
 use futures::FutureExt;
 use kube::runtime::reflector::store::Writer;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -56,6 +57,35 @@ pub enum StartError {
     /// Signals.
     #[error("signals cannot be received")]
     Signal(#[source] std::io::Error),
+}
+
+/// The whole process of `ennote-agent run`, whatever allocator its binary chose.
+pub fn process(settings: RunSettings) -> ExitCode {
+    telemetry::start(&settings.log, settings.log_format);
+    hardening::harden();
+    let faults = settings.faults();
+    // Two workers: tokio would take every core that it sees, and each brings a malloc arena.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(run(settings));
+            // Whatever still waits for an answer must not hold up the end.
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => {
+            tracing::error!(%error, "the runtime cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    faults.linger();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "cannot start");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -131,6 +161,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         agent: format!("{}/{}", settings.target_namespace, settings.instance_name),
         claims: Claims::default(),
         patience: Duration::from_secs(settings.claim_patience.max(1)),
+        faults: settings.faults(),
         started: Instant::now(),
         latest_ms: AtomicI64::default(),
     });

@@ -3,6 +3,7 @@
 //! The six names of the released chart (`ENNOTE_API_URL`, `ENNOTE_AUTH_TOKEN`, `ENNOTE_K8S_TARGET_NAMESPACE`,
 //! `ENNOTE_K8S_SECRET_PREFIX`, `ENNOTE_K8S_INSTANCE_NAME`, `ENNOTE_K8S_CLEANUP_ORPHANS`) keep working.
 
+use crate::faults::Faults;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt;
 use std::path::PathBuf;
@@ -162,9 +163,22 @@ pub struct RunSettings {
     /// Log format. auto: text on a terminal, JSON elsewhere.
     #[arg(long, env = "ENNOTE_LOG_FORMAT", value_enum, default_value = "auto")]
     pub log_format: LogFormat,
+
+    /// What a scenario makes go wrong inside the process. A release build knows no such setting.
+    #[cfg(debug_assertions)]
+    #[arg(long, env = "ENNOTE_FAULTS", default_value = "", hide = true)]
+    pub faults: Faults,
 }
 
 impl RunSettings {
+    /// What a scenario makes go wrong; nothing, in a release build.
+    pub fn faults(&self) -> Faults {
+        #[cfg(debug_assertions)]
+        return self.faults.clone();
+        #[cfg(not(debug_assertions))]
+        Faults::default()
+    }
+
     /// The watched namespaces: the given ones without blanks and repeats, else the agent's own.
     pub fn namespaces(&self) -> Vec<String> {
         let mut names: Vec<String> =

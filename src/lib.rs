@@ -6,7 +6,7 @@
 //! main -> agent -> controller -> cluster --+
 //!           |            `-----> cloud  ---+--> rollout, crypto, identity -> domain -> crd
 //!           |-> render -> domain
-//!           `-> config, telemetry, health, hardening, clock, entropy
+//!           `-> config, telemetry, health, hardening, locked, clock, entropy
 //! ```
 //!
 //! `cluster` is the only user of `kube::Client`, `cloud` the only user of tonic; they never import each other.
@@ -21,9 +21,11 @@ pub mod crd;
 pub mod crypto;
 pub mod domain;
 pub mod entropy;
+pub mod faults;
 pub mod hardening;
 pub mod health;
 pub mod identity;
+pub mod locked;
 pub mod render;
 pub mod rollout;
 pub mod telemetry;

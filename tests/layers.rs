@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &["crd"]),
     ("rollout", &["crd", "domain"]),
     ("crypto", &["domain", "wire"]),
-    ("identity", &["crypto", "domain", "wire"]),
+    ("identity", &["crypto", "domain", "hardening", "locked", "wire"]),
     ("cluster", &["crd", "domain", "rollout"]), // never cloud
     ("cloud", &["clock", "config", "crypto", "domain", "entropy", "identity", "wire"]), // never cluster, never controller
     (
@@ -28,6 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "crypto",
             "domain",
             "entropy",
+            "faults",
             "hardening",
             "health",
             "identity",
@@ -35,11 +36,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("render", &["config", "crd", "domain"]),
-    ("config", &[]),
+    ("config", &["faults"]),
+    ("faults", &["domain"]),
     ("telemetry", &["config"]),
     ("clock", &["domain"]),
     ("health", &["clock", "config"]),
     ("hardening", &[]),
+    ("locked", &[]),
     ("entropy", &[]),
     ("agent", &["*"]),
     ("lib", &["*"]),

@@ -16,6 +16,7 @@ use crate::domain::claim;
 use crate::domain::drift;
 use crate::domain::reason::Problem;
 use crate::domain::request::{Asks, Defaults, Request};
+use crate::faults::Faults;
 use crate::rollout::workload::{Kind, Workload};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -81,6 +82,8 @@ pub struct Context {
     pub claims: Claims,
     /// How long another agent has to answer.
     pub patience: Duration,
+    /// What a scenario makes go wrong.
+    pub faults: Faults,
     /// When the process started.
     pub started: Instant,
     /// The latest time that [`Self::now`] gave by the cloud's word.

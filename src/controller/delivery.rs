@@ -212,6 +212,7 @@ async fn write(
                 "the binding is gone; nothing is written for it",
             ));
         }
+        context.faults.strike(&request.binding, planned.step.data()).await;
         let repair = (!edited && !moves).then(|| drifted(request, &observed, &planned.step)).flatten();
         match context.secrets.apply(&planned.step).await {
             Ok(existing) => {

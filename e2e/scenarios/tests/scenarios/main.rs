@@ -26,6 +26,7 @@ mod isolation;
 mod issuer;
 mod manifests;
 mod mapping;
+mod memory;
 mod monitoring;
 mod observe;
 mod ownership;
