@@ -36,6 +36,7 @@ mod rollout_failures;
 mod rollout_policies;
 mod rollouts;
 mod settings;
+mod sockets;
 mod sync;
 mod target;
 mod thief;
