@@ -24,6 +24,7 @@ mod identity_theft;
 mod interop;
 mod isolation;
 mod issuer;
+mod logs;
 mod manifests;
 mod mapping;
 mod memory;
