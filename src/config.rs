@@ -49,9 +49,12 @@ pub struct HealthcheckSettings {
     /// Where the running agent writes its heartbeat.
     #[arg(long, env = "ENNOTE_HEARTBEAT_FILE", default_value = "/run/ennote/heartbeat")]
     pub heartbeat_file: PathBuf,
-    /// Ask for readiness (watches listed, stream open once) instead of liveness.
+    /// Ask for readiness (watches listed, all that Ennote had taken in, session alive) instead of liveness.
     #[arg(long)]
     pub ready: bool,
+    /// Seconds without progress of a loop that are a stall: above every deadline of a single call.
+    #[arg(long, env = "ENNOTE_STALLED", default_value_t = 120, hide = true)]
+    pub stalled: u64,
 }
 
 /// Settings of `render`.

@@ -6,6 +6,7 @@ use ennote_agent::{agent, crd, hardening, health, render};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Wipes every block that is freed. The binary chooses it, so that the scenarios can run the same agent without.
 #[global_allocator]
@@ -69,7 +70,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn healthcheck(settings: &HealthcheckSettings) -> ExitCode {
-    match health::check(&settings.heartbeat_file, settings.ready) {
+    match health::check(&settings.heartbeat_file, settings.ready, Duration::from_secs(settings.stalled)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             let _ = writeln!(std::io::stderr(), "{text}");

@@ -16,7 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("crypto", &["domain", "wire"]),
     ("identity", &["crypto", "domain", "hardening", "locked", "wire"]),
     ("cluster", &["crd", "domain", "rollout"]), // never cloud
-    ("cloud", &["clock", "config", "crypto", "domain", "entropy", "identity", "wire"]), // never cluster, never controller
+    ("cloud", &["clock", "config", "crypto", "domain", "entropy", "health", "identity", "wire"]), // never cluster, never controller
     (
         "controller",
         &[

@@ -17,6 +17,7 @@ use crate::domain::drift;
 use crate::domain::reason::Problem;
 use crate::domain::request::{Asks, Defaults, Request};
 use crate::faults::Faults;
+use crate::health::Pulse;
 use crate::rollout::workload::{Kind, Workload};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -84,6 +85,8 @@ pub struct Context {
     pub patience: Duration,
     /// What a scenario makes go wrong.
     pub faults: Faults,
+    /// For the heartbeat.
+    pub pulse: Pulse,
     /// When the process started.
     pub started: Instant,
     /// The latest time that [`Self::now`] gave by the cloud's word.

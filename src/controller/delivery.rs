@@ -195,6 +195,7 @@ async fn write(
     let edited = status.target.is_some() && !is_synced(status, request.generation);
     let mut observed = context.index.observe(namespace, request.target.as_str());
     for _ in 0..ATTEMPTS {
+        context.pulse.step(&request.uid);
         if let Err(problem) = ownership::check(request, &observed, &context.rights(binding, request, &observed)) {
             return Taken::Again(problem);
         }

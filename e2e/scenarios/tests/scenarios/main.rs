@@ -15,6 +15,7 @@ mod evil_delivery;
 mod evil_path;
 mod evil_stream;
 mod gitops;
+mod heartbeat;
 mod identity;
 mod identity_bans;
 mod identity_clock;
