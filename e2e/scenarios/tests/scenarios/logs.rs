@@ -52,8 +52,14 @@ struct Turns<'a> {
 impl Turns<'_> {
     /// A new version of a secret; each value is another.
     async fn put(&mut self, secret: &str) -> Result<u64> {
+        self.put_times(secret, 1).await
+    }
+
+    /// One that is as long as it takes.
+    async fn put_times(&mut self, secret: &str, times: usize) -> Result<u64> {
         self.turn += 1;
-        let put = self.world.cloud.put(secret, &[("value", &format!("{CANARY}{}", self.turn))]).await?;
+        let value = format!("{CANARY}{}", self.turn).repeat(times);
+        let put = self.world.cloud.put(secret, &[("value", &value)]).await?;
         put["version"].as_u64().context("a version")
     }
 
@@ -146,9 +152,9 @@ async fn no_line_at_any_level_holds_a_value_or_a_credential() -> Result<()> {
     let before = logged(&world, FAILED);
     turns.until_logged(FAILED, before).await.context("no answer in time")?;
     let before = logged(&world, FAILED);
-    cable.reset_bodies_of(1024);
+    cable.reset_bodies_of(64 * 1024);
     gate.says(Verdict::Pass);
-    turns.put("db").await?;
+    turns.put_times("db", 16 * 1024).await?;
     world
         .eventually("a reset in mid-body", LATER, async || {
             ensure!(cable.resets() > 0 && logged(&world, FAILED) > before, "not yet");
