@@ -13,7 +13,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("domain", &["crd"]),
     ("rollout", &["crd", "domain"]),
-    ("crypto", &["domain", "wire"]),
+    ("crypto", &["domain", "hardening", "wire"]),
     ("identity", &["crypto", "domain", "hardening", "locked", "wire"]),
     ("cluster", &["crd", "domain", "rollout"]), // never cloud
     ("cloud", &["clock", "config", "crypto", "domain", "entropy", "health", "identity", "wire"]), // never cluster, never controller

@@ -33,8 +33,10 @@ pub enum Verdict {
     Pass,
     /// It waits for another verdict.
     Hold,
-    /// The API server refuses it with this status, in words that quote the data, as a careless webhook does.
+    /// The API server refuses it with this status.
     Refuse(u16),
+    /// As [`Self::Refuse`], in words that quote the data, as a careless webhook does.
+    Quote(u16),
     /// The webhook fails, and with it the API server: 500.
     Fail,
 }
@@ -183,6 +185,9 @@ impl Judge {
         }
         let mut answer = json!({"uid": request["uid"], "allowed": verdict == Verdict::Pass});
         if let Verdict::Refuse(code) = verdict {
+            answer["status"] = json!({"code": code, "message": "the gate is shut"});
+        }
+        if let Verdict::Quote(code) = verdict {
             let texts: Vec<String> = data.as_object().into_iter().flat_map(|data| data.values()).map(text).collect();
             let message = format!("the gate is shut for {data}: {}", texts.join(" "));
             answer["status"] = json!({"code": code, "message": message, "reason": texts.concat()});
