@@ -347,8 +347,9 @@ mod tests {
         let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(dresses(text.as_bytes()), [Dress::Raw]);
         assert!(dresses(escaped.as_bytes()).contains(&Dress::Escaped));
-        assert_eq!(dresses(hex.as_bytes()), [Dress::Hex { upper: false }]);
-        assert_eq!(dresses(hex.to_uppercase().as_bytes()), [Dress::Hex { upper: true }]);
+        // Eight bytes whose digits are all below ten are the same in capitals.
+        assert!(dresses(hex.as_bytes()).contains(&Dress::Hex { upper: false }));
+        assert!(dresses(hex.to_uppercase().as_bytes()).contains(&Dress::Hex { upper: true }));
         for before in 0..3 {
             let within = format!("{}{text} and more", &"xyz"[..before]);
             assert!(dresses(STANDARD.encode(&within).as_bytes()).contains(&Dress::Base64 { before, url: false }));
