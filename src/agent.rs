@@ -31,12 +31,14 @@ use crate::controller::triggers::{self, Wakes};
 use crate::controller::workload::{WorkloadContext, WorkloadMemos};
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::request::Defaults;
-use crate::health;
+use crate::health::{self, Pulse};
 use crate::identity::join::Issuer;
 use crate::rollout::workload::{Kind, Workload};
+use crate::{clock, hardening, telemetry};
 use futures::FutureExt;
 use kube::runtime::reflector::store::Writer;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -65,6 +67,35 @@ pub enum StartError {
     Signal(#[source] std::io::Error),
 }
 
+/// The whole process of `ennote-agent run`, whatever allocator its binary chose.
+pub fn process(settings: RunSettings) -> ExitCode {
+    telemetry::start(&settings.log, settings.log_format);
+    hardening::harden();
+    let faults = settings.faults();
+    // Two workers: tokio would take every core that it sees, and each brings a malloc arena.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(run(settings));
+            // Whatever still waits for an answer must not hold up the end.
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => {
+            tracing::error!(%error, "the runtime cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    faults.linger();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Runs the agent until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -82,7 +113,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let channel = channel::connect(&settings.api_url, settings.tls_ca_file.as_deref(), settings.allow_plaintext)?;
     let client = crate::cluster::connect().await?;
 
-    let (inbox, reports) = (Inbox::default(), Reports::default());
+    let (inbox, reports, pulse) = (Inbox::default(), Reports::default(), Pulse::default());
     let (state, link_state) = watch::channel(LinkState::default());
     let (arrivals, arrived) = mpsc::channel(1024);
     let anchors = Anchors::of(&settings);
@@ -97,6 +128,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         reports: reports.clone(),
         state,
         arrivals,
+        pulse: pulse.clone(),
     };
 
     let kinds: Vec<Kind> =
@@ -147,6 +179,8 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
             suspects,
         ),
         patience: Duration::from_secs(settings.claim_patience.max(1)),
+        faults: settings.faults(),
+        pulse,
         started: Instant::now(),
         latest_ms: AtomicI64::default(),
     });
@@ -205,22 +239,28 @@ fn discover(issuer: IssuerDiscovery) -> Discover {
     })
 }
 
-/// Stamps the heartbeat file; ready once everything was listed and the stream was open, and from then on.
+/// Writes the heartbeat file. Ready once everything was listed, the stream was open and what came on it was taken in; then as
+/// long as the session lives, so that a stream that breaks makes nobody look for another pod.
 async fn heartbeat(file: Option<PathBuf>, context: Arc<Context>, link: watch::Receiver<LinkState>) {
     let Some(file) = file else { return };
-    let mut ready = false;
+    let mut caught_up = false;
     let mut failing = false;
     let mut ticks = interval(Duration::from_millis(500));
     let mut last: Option<(Instant, bool)> = None;
     loop {
         ticks.tick().await;
-        ready |= link.borrow().live && context.lists.all();
+        let (live, session) = {
+            let link = link.borrow();
+            (link.live, link.session.as_ref().is_some_and(|session| !session.is_over(clock::now())))
+        };
+        caught_up |= live && context.lists.all() && context.inbox.in_use() == 0;
+        let ready = caught_up && (live || session);
         let due = last.is_none_or(|(at, said)| at.elapsed() >= health::INTERVAL || said != ready);
         if !due {
             continue;
         }
         let state = if ready { health::State::Ready } else { health::State::Starting };
-        match health::beat(&file, state) {
+        match health::beat(&file, state, &context.pulse) {
             Ok(()) => failing = false,
             Err(error) if !failing => {
                 failing = true;

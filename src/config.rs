@@ -3,6 +3,7 @@
 //! The six names of the released chart (`ENNOTE_API_URL`, `ENNOTE_AUTH_TOKEN`, `ENNOTE_K8S_TARGET_NAMESPACE`,
 //! `ENNOTE_K8S_SECRET_PREFIX`, `ENNOTE_K8S_INSTANCE_NAME`, `ENNOTE_K8S_CLEANUP_ORPHANS`) keep working.
 
+use crate::faults::Faults;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt;
 use std::path::PathBuf;
@@ -84,9 +85,12 @@ pub struct HealthcheckSettings {
     /// Where the running agent writes its heartbeat.
     #[arg(long, env = "ENNOTE_HEARTBEAT_FILE", default_value = "/run/ennote/heartbeat")]
     pub heartbeat_file: PathBuf,
-    /// Ask for readiness (watches listed, stream open once) instead of liveness.
+    /// Ask for readiness (watches listed, all that Ennote had taken in, session alive) instead of liveness.
     #[arg(long)]
     pub ready: bool,
+    /// Seconds without progress of a loop that are a stall: above every deadline of a single call.
+    #[arg(long, env = "ENNOTE_STALLED", default_value_t = 120, hide = true)]
+    pub stalled: u64,
 }
 
 /// Settings of `render`.
@@ -206,6 +210,11 @@ pub struct RunSettings {
     /// Log format. auto: text on a terminal, JSON elsewhere.
     #[arg(long, env = "ENNOTE_LOG_FORMAT", value_enum, default_value = "auto")]
     pub log_format: LogFormat,
+
+    /// What a scenario makes go wrong inside the process. A release build knows no such setting.
+    #[cfg(debug_assertions)]
+    #[arg(long, env = "ENNOTE_FAULTS", default_value = "", hide = true)]
+    pub faults: Faults,
 }
 
 impl RunSettings {
@@ -214,6 +223,14 @@ impl RunSettings {
         let host = &self.api_url.host;
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         self.audience.clone().unwrap_or_else(|| format!("https://{host}/agent-join"))
+    }
+
+    /// What a scenario makes go wrong; nothing, in a release build.
+    pub fn faults(&self) -> Faults {
+        #[cfg(debug_assertions)]
+        return self.faults.clone();
+        #[cfg(not(debug_assertions))]
+        Faults::default()
     }
 
     /// The watched namespaces: the given ones without blanks and repeats, else the agent's own.

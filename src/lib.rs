@@ -7,7 +7,7 @@
 //!           |            `-----> cloud  ---+--> rollout, crypto, identity -> domain -> crd
 //!           |-> render -> domain
 //!           |-> doctor -> cluster, cloud
-//!           `-> config, telemetry, health, hardening, clock, entropy
+//!           `-> config, telemetry, health, hardening, locked, clock, entropy
 //! ```
 //!
 //! `cluster` is the only user of `kube::Client`, `cloud` the only user of tonic; they never import each other.
@@ -23,9 +23,11 @@ pub mod crypto;
 pub mod doctor;
 pub mod domain;
 pub mod entropy;
+pub mod faults;
 pub mod hardening;
 pub mod health;
 pub mod identity;
+pub mod locked;
 pub mod render;
 pub mod rollout;
 pub mod telemetry;

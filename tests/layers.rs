@@ -13,10 +13,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("domain", &["crd"]),
     ("rollout", &["crd", "domain"]),
-    ("crypto", &["domain", "wire"]),
-    ("identity", &["crypto", "domain", "wire"]),
+    ("crypto", &["domain", "hardening", "wire"]),
+    ("identity", &["crypto", "domain", "hardening", "locked", "wire"]),
     ("cluster", &["crd", "domain", "rollout"]), // never cloud
-    ("cloud", &["clock", "config", "crypto", "domain", "entropy", "identity", "wire"]), // never cluster, never controller
+    ("cloud", &["clock", "config", "crypto", "domain", "entropy", "health", "identity", "wire"]), // never cluster, never controller
     (
         "controller",
         &[
@@ -28,6 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "crypto",
             "domain",
             "entropy",
+            "faults",
             "hardening",
             "health",
             "identity",
@@ -36,11 +37,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("render", &["config", "crd", "domain"]),
     ("doctor", &["cloud", "cluster", "config", "controller", "crd", "domain", "identity"]),
-    ("config", &[]),
+    ("config", &["faults"]),
+    ("faults", &["domain"]),
     ("telemetry", &["config"]),
     ("clock", &["domain"]),
     ("health", &["clock", "config"]),
     ("hardening", &[]),
+    ("locked", &[]),
     ("entropy", &[]),
     ("agent", &["*"]),
     ("lib", &["*"]),

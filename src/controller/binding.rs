@@ -48,6 +48,7 @@ const UNLISTED: Duration = Duration::from_millis(250);
 /// Only if the status could not be written; the pass is then repeated.
 pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>) -> Result<Action, ClusterError> {
     let binding = context.latest.newest(binding);
+    let _runs = context.pulse.pass(uid(&binding));
     if binding.metadata.deletion_timestamp.is_some() {
         context.inbox.unwant(uid(&binding));
         return Ok(Action::await_change());
@@ -56,11 +57,13 @@ pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>)
         Stand::Ours(binding) => binding,
         Stand::Theirs(again) => return Ok(Action::requeue(again)),
     };
+    context.pulse.step(uid(&binding));
     let (outcome, again, acknowledge) = match pass(&binding, &context).await {
         Pass::Hold(pause) => return Ok(Action::requeue(pause)),
         Pass::Done { outcome, again, acknowledge } => (outcome, again, acknowledge),
     };
     let outcome = explained(outcome, binding.metadata.namespace.as_deref().unwrap_or_default(), &context).await;
+    context.pulse.step(uid(&binding));
     // What was known already answers no ask: the word that was asked for is still to come.
     let handled = acknowledge.is_some() && !(outcome == Outcome::Unchanged && again.is_none());
     binding_status::write(&binding, &outcome, handled, &context).await?;

@@ -20,6 +20,8 @@ use crate::domain::claim;
 use crate::domain::drift;
 use crate::domain::reason::Problem;
 use crate::domain::request::{Asks, Defaults, Request};
+use crate::faults::Faults;
+use crate::health::Pulse;
 use crate::rollout::workload::Workload;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -91,6 +93,10 @@ pub struct Context {
     pub self_check: SelfCheck,
     /// How long another agent has to answer.
     pub patience: Duration,
+    /// What a scenario makes go wrong.
+    pub faults: Faults,
+    /// For the heartbeat.
+    pub pulse: Pulse,
     /// When the process started.
     pub started: Instant,
     /// The latest time that [`Self::now`] gave by the cloud's word.

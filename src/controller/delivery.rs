@@ -196,6 +196,7 @@ async fn write(
     let edited = status.target.is_some() && !is_synced(status, request.generation);
     let mut observed = context.index.observe(namespace, request.target.as_str());
     for _ in 0..ATTEMPTS {
+        context.pulse.step(&request.uid);
         if let Err(problem) = ownership::check(request, &observed, &context.rights(binding, request, &observed)) {
             return Taken::Again(problem);
         }
@@ -217,6 +218,7 @@ async fn write(
                 "the binding is gone; nothing is written for it",
             ));
         }
+        context.faults.strike(&request.binding, planned.step.data()).await;
         let repair = (!edited && !moves).then(|| drifted(request, &observed, &planned.step)).flatten();
         match context.secrets.apply(&planned.step).await {
             Ok(existing) => {

@@ -24,6 +24,7 @@ use crate::crd::EnnoteSecretBinding;
 use crate::domain::claim;
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
+use crate::health::{Loop, TURN};
 use crate::rollout::workload::Workload;
 use futures::future::ready;
 use futures::stream::{BoxStream, Stream, StreamExt, select_all};
@@ -34,7 +35,8 @@ use kube::runtime::watcher::{self, Event};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream, WatchStream};
+use tokio::time::interval;
+use tokio_stream::wrappers::{IntervalStream, ReceiverStream, UnboundedReceiverStream, WatchStream};
 
 /// Passes at the same time; as many as the window of session keys has room for.
 const CONCURRENCY: u16 = 32;
@@ -61,6 +63,7 @@ pub async fn run(
     (stop_bindings, stop_workloads): (oneshot::Receiver<()>, oneshot::Receiver<()>),
 ) {
     let shared = context.shared.clone();
+    let pulse = shared.pulse.clone();
     let binding_reader = bindings.as_reader();
     let workload_reader = workloads.as_reader();
     let binding_changes = watch_bindings(&watches, namespaces, bindings, shared.clone());
@@ -85,7 +88,9 @@ pub async fn run(
         .graceful_shutdown_on(stopped(stop_workloads))
         .run(workload::reconcile, workload::on_error, context)
         .for_each(log);
-    futures::join!(for_bindings, for_workloads);
+    let passes = std::pin::pin!(async { futures::join!(for_bindings, for_workloads) });
+    let turns = IntervalStream::new(interval(TURN)).for_each(move |_| ready(pulse.stamp(Loop::Timer)));
+    futures::future::select(passes, turns).await;
 }
 
 async fn stopped(stop: oneshot::Receiver<()>) {
@@ -126,9 +131,17 @@ fn watch_bindings(
     let streams = namespaces.iter().map(|namespace| watches.bindings(namespace));
     let mut shapes = HashMap::new();
     open(&mut writer);
-    select_all(streams)
-        .filter_map(move |change| ready(binding_changed(change, &mut writer, &mut shapes, &context).map(Ok)))
-        .boxed()
+    // A turn now and then goes the way of the changes: it comes through as long as they do.
+    let turns = IntervalStream::new(interval(TURN)).map(|_| None);
+    let changes = futures::stream::select(select_all(streams).map(Some), turns);
+    let mut taken_in = move |change| match change {
+        Some(change) => binding_changed(change, &mut writer, &mut shapes, &context).map(Ok),
+        None => {
+            context.pulse.stamp(Loop::Watch);
+            None
+        }
+    };
+    changes.filter_map(move |change| ready(taken_in(change))).boxed()
 }
 
 /// A store fed by several watches is never "initialised" by one of them: it starts empty and open, and `Lists` tells what is

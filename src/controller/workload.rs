@@ -87,6 +87,7 @@ pub(super) struct Reader {
 /// Only if the API server could not be asked to stamp; the pass is then repeated.
 pub async fn reconcile(workload: Arc<Workload>, context: Arc<WorkloadContext>) -> Result<Action, ClusterError> {
     let shared = &context.shared;
+    let _runs = shared.pulse.pass(workload.metadata.uid.as_deref().unwrap_or_default());
     if workload.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }

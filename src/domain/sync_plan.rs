@@ -54,6 +54,16 @@ pub enum Step {
     Nothing(Box<Existing>),
 }
 
+impl Step {
+    /// What the Secret shall hold, where anything is to be written.
+    pub fn data(&self) -> Option<&SecretData> {
+        match self {
+            Self::Create(draft) | Self::Patch { draft, .. } => Some(&draft.data),
+            Self::Nothing(_) => None,
+        }
+    }
+}
+
 /// A Secret to be written.
 #[derive(Debug)]
 pub struct Draft {

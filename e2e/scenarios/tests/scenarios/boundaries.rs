@@ -1,13 +1,11 @@
-//! What the agent may not do and does not do: other namespaces, other people's Secrets, other verbs, ports.
+//! What the agent may not do and does not do: other namespaces, other people's Secrets, other verbs.
 
 use anyhow::{Context, Result, bail, ensure};
 use ennote_harness::audit::{AuditEvent, START};
-use ennote_harness::sockets::{Socket, sockets};
 use ennote_harness::world::{AGENT, Options, World, tree};
 use ennote_scenarios::{
-    LATER, Requests, SOON, apply_in, binding, binding_in, binding_with, condition, mark, message, object, raw,
-    secret_path, until_baseline, until_collected, until_condition, until_condition_in, until_rollout, until_version,
-    workload,
+    Requests, SOON, apply_in, binding, binding_in, binding_with, condition, mark, message, object, raw, secret_path,
+    until_baseline, until_collected, until_condition, until_condition_in, until_rollout, until_version, workload,
 };
 use kube::Client;
 use serde_json::{Value, json};
@@ -233,49 +231,6 @@ async fn a_normal_run_stays_within_the_role() -> Result<()> {
     // And the judgement can say no.
     let stray = AuditEvent { verb: "delete".to_owned(), ..about[0].clone() };
     ensure!(!granted(rules, &stray), "a delete passes for granted");
-    world.stop().await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_socket_listens_in_any_phase() -> Result<()> {
-    let mut world = World::start("sockets", Options { token: false, agent: false, ..Options::default() }).await?;
-    // What the check finds where there is something to be found.
-    let cloud = sockets(world.cloud.pid().context("the cloud runs")?)?;
-    let open = |kind: &str, part: &str| cloud.iter().any(|s| s.listening && s.kind == kind && s.local.contains(part));
-    ensure!(open("tcp", &world.cloud.address()), "the cloud's port is not seen: {cloud:?}");
-    ensure!(open("unix", "/data/"), "the cloud's admin socket is not seen: {cloud:?}");
-
-    world.agent.start().await?;
-    let mut seen: Vec<(&str, Vec<Socket>)> = Vec::new();
-    let phases = [("waits for a token", "could not join"), ("joined", "all wants are declared")];
-    for (phase, line) in phases {
-        if phase == "joined" {
-            world.new_token().await?;
-        }
-        world
-            .eventually(phase, LATER, async || {
-                // A table read while a connection comes or goes is read again.
-                if let Ok(sockets) = world.agent.sockets() {
-                    seen.push((phase, sockets));
-                }
-                ensure!(world.agent.log().contains(line), "the log does not say {line:?}");
-                Ok(())
-            })
-            .await?;
-    }
-    world.cloud.put("payments db", &[("password", "one")]).await?;
-    world.apply(&binding("db", "payments db")).await?;
-    until_version(&world, "db", 1).await?;
-    world.cloud.put("payments db", &[("password", "two")]).await?;
-    until_version(&world, "db", 2).await?;
-    let synced = world.eventually("a table", SOON, async || world.agent.sockets()).await?;
-    ensure!(synced.iter().any(|s| s.kind == "tcp"), "not even its own connections are seen: {synced:?}");
-    seen.push(("synced", synced));
-    for phase in ["waits for a token", "joined", "synced"] {
-        ensure!(seen.iter().any(|(of, _)| *of == phase), "the phase {phase:?} was not looked at");
-    }
-    let listening: Vec<_> = seen.iter().filter(|(_, all)| all.iter().any(|s| s.listening)).collect();
-    ensure!(listening.is_empty(), "it listens: {listening:?}");
     world.stop().await
 }
 

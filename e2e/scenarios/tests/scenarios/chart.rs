@@ -173,10 +173,14 @@ async fn probes_tell_starting_ready_and_stalled_apart() -> Result<()> {
     world.agent.signal(rustix::process::Signal::STOP)?;
     let file = world.agent.local_path("/run/ennote/heartbeat")?;
     let text = std::fs::read_to_string(&file)?;
-    let (at, word) = text.trim().split_once(' ').context("a time and a word")?;
+    let (first, loops) = text.split_once('\n').context("lines")?;
+    let (at, word) = first.split_once(' ').context("a time and a word")?;
     ensure!(word == "ready", "the heartbeat says {word}");
+    for of in ["stream", "renew", "apply", "watch", "timer"] {
+        ensure!(loops.contains(&format!("{of} ")), "no stamp of {of}: {loops}");
+    }
     let old = at.parse::<u64>()?.checked_sub(120_000).context("this machine has just started")?;
-    std::fs::write(&file, format!("{old} {word}\n"))?;
+    std::fs::write(&file, format!("{old} {word}\n{loops}"))?;
     for said in [alive(&world).await?.refused()?, ready(&world).await?.refused()?] {
         ensure!(said.contains("the last heartbeat is 12"), "{said}");
     }
