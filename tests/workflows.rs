@@ -9,10 +9,11 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+type Rights = &'static [(&'static str, &'static str)];
 
 /// What each job may do. A right that is not here is refused; `id-token: write`, which signs in the name of the workflow, stands in
 /// the two jobs that sign, and where the release calls the file of one of them.
-const RIGHTS: [(&str, &str, &[(&str, &str)]); 13] = [
+const RIGHTS: [(&str, &str, Rights); 13] = [
     ("advisories.yml", "advisories", &[("contents", "read")]),
     ("build.yml", "binary", &[("contents", "read")]),
     ("build.yml", "assemble", &[("contents", "read")]),

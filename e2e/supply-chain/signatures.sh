@@ -15,8 +15,8 @@ export PLAIN_HTTP=1
 mkdir -p "$DOCKER_CONFIG"
 cp -R "$1" "$work/dist"
 dist=$work/dist
-sbom=$(ls "$dist"/*.cdx.json | head -1)
-binary=${sbom%.cdx.json}
+sboms=("$dist"/*.cdx.json)
+sbom=${sboms[0]} binary=${sboms[0]%.cdx.json}
 chart=$(ls "$dist"/ennote-agent-*.tgz)
 
 # The line in which it tells its port is awaited on a pipe.
