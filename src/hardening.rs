@@ -14,7 +14,7 @@ const SCRUBBED: usize = 512 * 1024;
 
 /// Forbids core dumps and reading of this process by others of its user. A kernel that refuses is reported, not fatal.
 pub fn harden() {
-    std::panic::set_hook(Box::new(|info| tell_place(info)));
+    std::panic::set_hook(Box::new(tell_place));
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = setrlimit(Resource::Core, none) {
         tracing::warn!(%error, "core dumps could not be switched off");

@@ -89,7 +89,10 @@ pub async fn run(
         .run(workload::reconcile, workload::on_error, context)
         .for_each(log);
     let passes = std::pin::pin!(async { futures::join!(for_bindings, for_workloads) });
-    let turns = IntervalStream::new(interval(TURN)).for_each(move |_| ready(pulse.stamp(Loop::Timer)));
+    let turns = IntervalStream::new(interval(TURN)).for_each(|_| {
+        pulse.stamp(Loop::Timer);
+        ready(())
+    });
     futures::future::select(passes, turns).await;
 }
 
