@@ -23,6 +23,8 @@ OTHERS    := $(addprefix --test=,$(sort $(filter-out chart scenarios real_node,\
 DENY_VERSION := 0.20.2
 CACHE        := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ennote-agent
 DENY         := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+SUPPLY_CHAIN := e2e/supply-chain
+DIST         := $(TARGET)/dist
 
 .PHONY: help
 help: ## List the targets
@@ -46,7 +48,7 @@ bench: needs tools ## Latency and memory against a bare client on the same API s
 	@exec $(TARGET)/quick/bench $(ARGS)
 
 .PHONY: verify
-verify: needs $(DENY) gitops ## Licences, sources and bans of all dependencies; documentation; lock file; gitops
+verify: needs $(DENY) gitops supply-chain ## Licences, sources and bans of all dependencies; documentation; lock file; gitops; supply chain
 	$(DENY) --workspace check licenses bans sources
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
@@ -54,6 +56,26 @@ verify: needs $(DENY) gitops ## Licences, sources and bans of all dependencies; 
 gitops: needs ## A binding in every state, judged by kstatus and by Argo CD's own code (builds that first: once, 4 min)
 	@$(CARGO) build --workspace --locked --bin ennote-tools
 	@"$$($(TARGET)/debug/ennote-tools gitops)" examples/argocd/argocd-cm.yaml e2e/gitops/bindings
+
+.PHONY: supply-chain
+supply-chain: workflows signatures reproducible ## Workflows linted, a release built twice alike, signed, and refused when altered
+
+.PHONY: workflows
+workflows: needs ## actionlint and zizmor over .github/workflows (builds actionlint and cosign first: once, 4 min)
+	@$(SUPPLY_CHAIN)/workflows.sh
+
+.PHONY: dist
+dist: needs ## The files of a release in target/dist: static binary, SBOM, image from scratch, chart (about 6 min)
+	@$(SUPPLY_CHAIN)/build.sh $(DIST) $(TARGET)/dist-tree
+	@$(SUPPLY_CHAIN)/assemble.sh $(DIST)
+
+.PHONY: signatures
+signatures: dist ## Sign and verify them with a key, by a registry on this machine; altered ones are refused
+	@$(SUPPLY_CHAIN)/signatures.sh $(DIST)
+
+.PHONY: reproducible
+reproducible: dist ## Build them once more in another folder and compare (about 6 min)
+	@$(SUPPLY_CHAIN)/reproducible.sh $(DIST)
 
 # ---- the rungs of `make test` ----------------------------------------------------------------------------------------
 
@@ -102,10 +124,17 @@ promtool: tools ## Build promtool, which runs the alerts of the scenarios (once,
 	@$(TARGET)/debug/ennote-tools promtool > /dev/null
 
 .PHONY: generate
-generate: needs ## Write crds/ and the chart's copy from src/crd.rs
+generate: tools ## Write crds/ and the chart's copy from src/crd.rs, and the policies for a platform team from the chart
 	@$(CARGO) run --quiet --package ennote-agent --bin ennote-agent -- crd > $(TARGET)/crd.yaml
 	@for to in crds charts/ennote-agent/files; do cp $(TARGET)/crd.yaml $$to/ennotesecretbindings.yaml; done
-	@git --no-pager diff --stat -- crds charts/ennote-agent/files 2> /dev/null || true
+	@"$$($(TARGET)/debug/ennote-tools helm)" template ennote-agent charts/ennote-agent --namespace ennote \
+		--set rollouts.argo=true \
+		--api-versions admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy --show-only templates/admission-policy.yaml > $(TARGET)/admission-policy.yaml
+	@{ sed -n '/^#/!q;p' examples/platform/admission-policy.yaml; \
+		awk '/^# Source/ { next } /^  labels:/ { skip = 1; next } skip && /^    / { next } { skip = 0; print }' \
+		$(TARGET)/admission-policy.yaml; } > $(TARGET)/platform.yaml
+	@cp $(TARGET)/platform.yaml examples/platform/admission-policy.yaml
+	@git --no-pager diff --stat -- crds charts/ennote-agent/files examples/platform 2> /dev/null || true
 
 .PHONY: advisories
 advisories: needs $(DENY) ## Known vulnerabilities of the dependencies (needs GitHub)

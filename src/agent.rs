@@ -1,6 +1,7 @@
 //! Builds the clients, starts the tasks, owns shutdown. The only file that sees all.
 //!
-//! Tasks: *link* (join, streams), *controllers* (both, with all watches), *report* (rollouts into status), *heartbeat*.
+//! Tasks: *link* (join, streams), *controllers* (both, with all watches), *report* (rollouts into status), *self-check* (rights),
+//! *heartbeat*.
 
 use crate::cloud::channel::{self, ChannelError};
 use crate::cloud::credentials::{CredentialSource, Discover};
@@ -11,25 +12,33 @@ use crate::cloud::reports::Reports;
 use crate::cloud::state::LinkState;
 use crate::cluster::error::{Chain, ClusterError};
 use crate::cluster::issuer::IssuerDiscovery;
-use crate::cluster::secrets::{SecretIndex, Secrets};
+use crate::cluster::policy::Policies;
+use crate::cluster::rights::Reviews;
+use crate::cluster::secrets::{Grants, SecretIndex, Secrets};
 use crate::cluster::status::StatusWriter;
 use crate::cluster::watch::Watches;
 use crate::cluster::workloads::Workloads;
-use crate::config::{BUILD, BUILT_MS, RunSettings};
+use crate::config::{BUILD, RbacMode, RunSettings};
 use crate::controller::claiming::Claims;
-use crate::controller::context::{Context, Latest, Lists, Memos, Targets};
+use crate::controller::context::{Context, Latest, Memos, Targets};
 use crate::controller::ledgers::Ledgers;
+use crate::controller::lists::Lists;
+use crate::controller::looking::Looks;
+use crate::controller::proving::Proofs;
 use crate::controller::report;
+use crate::controller::self_check::{self, SelfCheck};
 use crate::controller::triggers::{self, Wakes};
 use crate::controller::workload::{WorkloadContext, WorkloadMemos};
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::request::Defaults;
-use crate::health;
+use crate::health::{self, Pulse};
 use crate::identity::join::Issuer;
 use crate::rollout::workload::{Kind, Workload};
+use crate::{clock, hardening, telemetry};
 use futures::FutureExt;
 use kube::runtime::reflector::store::Writer;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -58,6 +67,35 @@ pub enum StartError {
     Signal(#[source] std::io::Error),
 }
 
+/// The whole process of `ennote-agent run`, whatever allocator its binary chose.
+pub fn process(settings: RunSettings) -> ExitCode {
+    telemetry::start(&settings.log, settings.log_format);
+    hardening::harden();
+    let faults = settings.faults();
+    // Two workers: tokio would take every core that it sees, and each brings a malloc arena.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(run(settings));
+            // Whatever still waits for an answer must not hold up the end.
+            runtime.shutdown_background();
+            result
+        }
+        Err(error) => {
+            tracing::error!(%error, "the runtime cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    faults.linger();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Runs the agent until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -75,21 +113,12 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let channel = channel::connect(&settings.api_url, settings.tls_ca_file.as_deref(), settings.allow_plaintext)?;
     let client = crate::cluster::connect().await?;
 
-    let (inbox, reports) = (Inbox::default(), Reports::default());
+    let (inbox, reports, pulse) = (Inbox::default(), Reports::default(), Pulse::default());
     let (state, link_state) = watch::channel(LinkState::default());
     let (arrivals, arrived) = mpsc::channel(1024);
-    let anchors = Anchors {
-        roots: settings.trust_roots.iter().map(|root| root.0).collect(),
-        min_keyset: settings.trust_min_keyset,
-        built_ms: BUILT_MS.parse().unwrap_or(0),
-    };
-    let source = CredentialSource {
-        token: settings.auth_token.clone(),
-        token_file: settings.auth_token_file.clone(),
-        sa_token_file: settings.sa_token_file.clone(),
-        discover: Some(discover(IssuerDiscovery::new(client.clone()))),
-        ..CredentialSource::default()
-    };
+    let anchors = Anchors::of(&settings);
+    let discover = Some(discover(IssuerDiscovery::new(client.clone())));
+    let source = CredentialSource { discover, ..CredentialSource::of(&settings) };
     let link = Link {
         identity: Arc::new(IdentityService::new(channel.clone(), anchors, source, BUILD, state.clone())),
         channel,
@@ -99,6 +128,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         reports: reports.clone(),
         state,
         arrivals,
+        pulse: pulse.clone(),
     };
 
     let kinds: Vec<Kind> =
@@ -107,8 +137,20 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     let (workload_wakes, woken_workloads) = mpsc::unbounded_channel();
     let (binding_wakes, woken_bindings) = mpsc::unbounded_channel();
     let (wake_report, report_wakes) = mpsc::unbounded_channel();
+    let (suspects, suspected) = mpsc::unbounded_channel();
     let shared = Arc::new(Context {
-        secrets: Secrets::new(client.clone()),
+        secrets: Secrets::new(
+            client.clone(),
+            Grants {
+                read: settings.access.rbac_mode == RbacMode::Compatible,
+                by_name: !settings.access.secret_names.is_empty(),
+            },
+        ),
+        looks: (!settings.access.watches()).then(|| Looks::new(Duration::from_secs(settings.access.look_every.max(1)))),
+        proofs: settings.access.policies().map(|base| {
+            let granted = settings.access.secret_names.first().cloned();
+            Proofs::new(Policies::new(client.clone(), base, granted), Duration::from_secs(settings.access.proof_lasts))
+        }),
         index: SecretIndex::default(),
         status: StatusWriter::new(client.clone(), &settings.instance_name),
         workloads: Workloads::new(client.clone()),
@@ -122,7 +164,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         memos: Memos::default(),
         targets: Targets::default(),
         deciding: Mutex::default(),
-        lists: Lists::new(namespaces.len(), &kinds),
+        lists: Lists::new(namespaces.len(), settings.access.watches(), &kinds),
         workload_wakes,
         binding_wakes,
         wake_report,
@@ -130,7 +172,15 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
         rollouts: settings.rollouts,
         agent: format!("{}/{}", settings.target_namespace, settings.instance_name),
         claims: Claims::default(),
+        self_check: SelfCheck::new(
+            Reviews::new(client.clone()),
+            &self_check::needs(&settings),
+            &settings.instance_name,
+            suspects,
+        ),
         patience: Duration::from_secs(settings.claim_patience.max(1)),
+        faults: settings.faults(),
+        pulse,
         started: Instant::now(),
         latest_ms: AtomicI64::default(),
     });
@@ -142,6 +192,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
 
     let link = tokio::spawn(link.run());
     let reporter = tokio::spawn(report::run(shared.clone(), report_wakes));
+    let checker = tokio::spawn(self_check::run(shared.clone(), namespaces.clone(), suspected));
     let heart = tokio::spawn(heartbeat(settings.heartbeat_file.clone(), shared.clone(), link_state));
     let watches = Watches::new(client, kinds.clone());
     let controllers = tokio::spawn(async move {
@@ -155,6 +206,7 @@ pub async fn run(settings: RunSettings) -> Result<(), StartError> {
     tracing::info!("stopping: running passes are finished, nothing new is begun");
     link.abort();
     heart.abort();
+    checker.abort();
     let _ = (stop_bindings.send(()), stop_workloads.send(()));
     if timeout(GRACE, controllers).await.is_err() {
         tracing::warn!("a pass did not end in time; what it had not written is done at the next start");
@@ -187,22 +239,28 @@ fn discover(issuer: IssuerDiscovery) -> Discover {
     })
 }
 
-/// Stamps the heartbeat file; ready once everything was listed and the stream was open, and from then on.
+/// Writes the heartbeat file. Ready once everything was listed, the stream was open and what came on it was taken in; then as
+/// long as the session lives, so that a stream that breaks makes nobody look for another pod.
 async fn heartbeat(file: Option<PathBuf>, context: Arc<Context>, link: watch::Receiver<LinkState>) {
     let Some(file) = file else { return };
-    let mut ready = false;
+    let mut caught_up = false;
     let mut failing = false;
     let mut ticks = interval(Duration::from_millis(500));
     let mut last: Option<(Instant, bool)> = None;
     loop {
         ticks.tick().await;
-        ready |= link.borrow().live && context.lists.all();
+        let (live, session) = {
+            let link = link.borrow();
+            (link.live, link.session.as_ref().is_some_and(|session| !session.is_over(clock::now())))
+        };
+        caught_up |= live && context.lists.all() && context.inbox.in_use() == 0;
+        let ready = caught_up && (live || session);
         let due = last.is_none_or(|(at, said)| at.elapsed() >= health::INTERVAL || said != ready);
         if !due {
             continue;
         }
         let state = if ready { health::State::Ready } else { health::State::Starting };
-        match health::beat(&file, state) {
+        match health::beat(&file, state, &context.pulse) {
             Ok(()) => failing = false,
             Err(error) if !failing => {
                 failing = true;

@@ -3,6 +3,7 @@
 //! The six names of the released chart (`ENNOTE_API_URL`, `ENNOTE_AUTH_TOKEN`, `ENNOTE_K8S_TARGET_NAMESPACE`,
 //! `ENNOTE_K8S_SECRET_PREFIX`, `ENNOTE_K8S_INSTANCE_NAME`, `ENNOTE_K8S_CLEANUP_ORPHANS`) keep working.
 
+use crate::faults::Faults;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt;
 use std::path::PathBuf;
@@ -38,8 +39,44 @@ pub enum Command {
     /// payload does not fit, with the sentence that the condition Ready would have on standard error, and nothing printed; 2: wrong
     /// usage, or a file that cannot be read. The rules of the schema are the API server's: `kubectl apply --dry-run=server -f FILE`.
     Render(RenderSettings),
+    /// Look at all that the agent needs, and say what mends it: rights, CRD, identity, clocks, cloud, proxy.
+    ///
+    /// A line each: `ok`, `FAIL` with whose turn it is and the command that mends it, or `--` for what cannot be looked at. In the pod:
+    /// `kubectl exec deploy/ennote-agent -- /ennote-agent doctor`. Writes nothing, joins nothing, uses up no token, shows no secret.
+    /// Exit code 0: nothing fails; 1: something does; 2: a setting that is not one.
+    Doctor(Box<DoctorSettings>),
     /// Exit 0 if the running agent makes progress (for exec probes; opens no port).
     Healthcheck(HealthcheckSettings),
+}
+
+/// Settings of `doctor`: those of `run`, so that in the pod none need to be given.
+#[derive(Args, Debug)]
+pub struct DoctorSettings {
+    /// Those that are looked at.
+    #[command(flatten)]
+    pub run: RunSettings,
+    /// Ask the API server as this user, whom the kubeconfig's may impersonate: system:serviceaccount:NAMESPACE:NAME.
+    #[arg(long = "as", value_name = "USER")]
+    pub impersonate: Option<String>,
+    /// Form of what is printed.
+    #[arg(long, short, value_enum, default_value = "text")]
+    pub output: Form,
+}
+
+/// How findings are printed.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A line each.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Names of the environment variables that name a proxy. Their values may hold credentials, and are not given.
+pub fn proxies() -> Vec<String> {
+    let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    let set = |name: &&&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    names.iter().filter(set).map(|name| (*name).to_owned()).collect()
 }
 
 /// Settings of `healthcheck`.
@@ -48,9 +85,12 @@ pub struct HealthcheckSettings {
     /// Where the running agent writes its heartbeat.
     #[arg(long, env = "ENNOTE_HEARTBEAT_FILE", default_value = "/run/ennote/heartbeat")]
     pub heartbeat_file: PathBuf,
-    /// Ask for readiness (watches listed, stream open once) instead of liveness.
+    /// Ask for readiness (watches listed, all that Ennote had taken in, session alive) instead of liveness.
     #[arg(long)]
     pub ready: bool,
+    /// Seconds without progress of a loop that are a stall: above every deadline of a single call.
+    #[arg(long, env = "ENNOTE_STALLED", default_value_t = 120, hide = true)]
+    pub stalled: u64,
 }
 
 /// Settings of `render`.
@@ -102,6 +142,10 @@ pub struct RunSettings {
     #[arg(long, env = "ENNOTE_SA_TOKEN_FILE")]
     pub sa_token_file: Option<PathBuf>,
 
+    /// Audience that this token has to be for, which doctor compares. Default: https://HOST/agent-join with the cloud's host.
+    #[arg(long, env = "ENNOTE_AUDIENCE")]
+    pub audience: Option<String>,
+
     /// SHA-256 of the cloud's root keys (base64url), at most two. Default: the hash that ends the bootstrap token.
     #[arg(long, env = "ENNOTE_TRUST_ROOTS", value_delimiter = ',')]
     pub trust_roots: Vec<RootHash>,
@@ -139,6 +183,10 @@ pub struct RunSettings {
     #[arg(long, env = "ENNOTE_K8S_CLEANUP_ORPHANS", default_value = "false", action = clap::ArgAction::Set)]
     pub cleanup_orphans: bool,
 
+    /// How the agent may see Secrets, as its Role grants it.
+    #[command(flatten)]
+    pub access: AccessSettings,
+
     /// What may restart beside the workloads that opted in by ennote.io/restart.
     #[command(flatten)]
     pub rollouts: RolloutSettings,
@@ -162,9 +210,29 @@ pub struct RunSettings {
     /// Log format. auto: text on a terminal, JSON elsewhere.
     #[arg(long, env = "ENNOTE_LOG_FORMAT", value_enum, default_value = "auto")]
     pub log_format: LogFormat,
+
+    /// What a scenario makes go wrong inside the process. A release build knows no such setting.
+    #[cfg(debug_assertions)]
+    #[arg(long, env = "ENNOTE_FAULTS", default_value = "", hide = true)]
+    pub faults: Faults,
 }
 
 impl RunSettings {
+    /// The audience that the cloud asks for.
+    pub fn expected_audience(&self) -> String {
+        let host = &self.api_url.host;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        self.audience.clone().unwrap_or_else(|| format!("https://{host}/agent-join"))
+    }
+
+    /// What a scenario makes go wrong; nothing, in a release build.
+    pub fn faults(&self) -> Faults {
+        #[cfg(debug_assertions)]
+        return self.faults.clone();
+        #[cfg(not(debug_assertions))]
+        Faults::default()
+    }
+
     /// The watched namespaces: the given ones without blanks and repeats, else the agent's own.
     pub fn namespaces(&self) -> Vec<String> {
         let mut names: Vec<String> =
@@ -173,6 +241,52 @@ impl RunSettings {
         names.dedup();
         if names.is_empty() { vec![self.target_namespace.clone()] } else { names }
     }
+}
+
+/// The agent's rights on Secrets.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct AccessSettings {
+    /// strict: Secrets can be created and patched, not read. compatible: they can be read, too.
+    #[arg(long, env = "ENNOTE_RBAC_MODE", value_enum, default_value = "compatible")]
+    pub rbac_mode: RbacMode,
+
+    /// What the names of the admission policies begin with that hold this agent. Nothing is written in strict mode before the
+    /// API server has shown that they are in force.
+    #[arg(long, env = "ENNOTE_ADMISSION_POLICY", required_if_eq("rbac_mode", "strict"))]
+    pub admission_policy: Option<String>,
+
+    /// The only Secrets that may be written. Default: any. They are created by server-side apply then.
+    #[arg(long, env = "ENNOTE_SECRET_NAMES", value_delimiter = ',')]
+    pub secret_names: Vec<String>,
+
+    /// Seconds between two looks at a Secret that cannot be watched, a fifth more or less.
+    #[arg(long, env = "ENNOTE_LOOK_EVERY", default_value_t = 300, hide = true)]
+    pub look_every: u64,
+
+    /// Seconds that a proof of an admission policy counts.
+    #[arg(long, env = "ENNOTE_PROOF_LASTS", default_value_t = 60, hide = true)]
+    pub proof_lasts: u64,
+}
+
+impl AccessSettings {
+    /// Whether Secrets can be watched: that takes the right to list all of a namespace.
+    pub fn watches(&self) -> bool {
+        self.rbac_mode == RbacMode::Compatible && self.secret_names.is_empty()
+    }
+
+    /// The admission policies, where something depends on them.
+    pub fn policies(&self) -> Option<&str> {
+        self.admission_policy.as_deref().filter(|_| self.rbac_mode == RbacMode::Strict)
+    }
+}
+
+/// What the Role grants on Secrets.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RbacMode {
+    /// create, patch.
+    Strict,
+    /// get, list, watch, create, patch.
+    Compatible,
 }
 
 /// What may restart beside the Deployments, StatefulSets and DaemonSets that opted in. Nothing, unless it is set.

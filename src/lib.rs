@@ -6,7 +6,8 @@
 //! main -> agent -> controller -> cluster --+
 //!           |            `-----> cloud  ---+--> rollout, crypto, identity -> domain -> crd
 //!           |-> render -> domain
-//!           `-> config, telemetry, health, hardening, clock, entropy
+//!           |-> doctor -> cluster, cloud
+//!           `-> config, telemetry, health, hardening, locked, clock, entropy
 //! ```
 //!
 //! `cluster` is the only user of `kube::Client`, `cloud` the only user of tonic; they never import each other.
@@ -19,11 +20,14 @@ pub mod config;
 pub mod controller;
 pub mod crd;
 pub mod crypto;
+pub mod doctor;
 pub mod domain;
 pub mod entropy;
+pub mod faults;
 pub mod hardening;
 pub mod health;
 pub mod identity;
+pub mod locked;
 pub mod render;
 pub mod rollout;
 pub mod telemetry;

@@ -1,45 +1,24 @@
 //! `ennote-agent`: parse settings, start telemetry, run the agent, choose the exit code.
 
 use clap::Parser;
-use ennote_agent::cluster::error::Chain;
-use ennote_agent::config::{Cli, Command, HealthcheckSettings, RenderSettings, RunSettings};
-use ennote_agent::{agent, crd, hardening, health, render, telemetry};
+use ennote_agent::config::{Cli, Command, DoctorSettings, HealthcheckSettings, RenderSettings};
+use ennote_agent::{agent, crd, doctor, hardening, health, render};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// Wipes every block that is freed. The binary chooses it, so that the scenarios can run the same agent without.
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(settings) => run(*settings),
+        Command::Run(settings) => agent::process(*settings),
         Command::Crd => print_crd(),
         Command::Render(settings) => print_rendered(&settings),
         Command::Healthcheck(settings) => healthcheck(&settings),
-    }
-}
-
-fn run(settings: RunSettings) -> ExitCode {
-    telemetry::start(&settings.log, settings.log_format);
-    hardening::harden();
-    // Two workers: tokio would take every core that it sees, and each brings a malloc arena.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = match runtime {
-        Ok(runtime) => {
-            let result = runtime.block_on(agent::run(settings));
-            // Whatever still waits for an answer must not hold up the end.
-            runtime.shutdown_background();
-            result
-        }
-        Err(error) => {
-            tracing::error!(%error, "the runtime cannot start");
-            return ExitCode::FAILURE;
-        }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = %Chain(&error), "cannot start");
-            ExitCode::FAILURE
-        }
+        Command::Doctor(settings) => examine(&settings),
     }
 }
 
@@ -91,8 +70,18 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     read.map(|_| bytes).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
+fn examine(settings: &DoctorSettings) -> ExitCode {
+    hardening::harden();
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return ExitCode::FAILURE;
+    };
+    let findings = runtime.block_on(doctor::run(settings));
+    let printed = print(&doctor::text(&findings, settings.output));
+    if findings.iter().any(|finding| finding.verdict == doctor::Verdict::Fail) { ExitCode::FAILURE } else { printed }
+}
+
 fn healthcheck(settings: &HealthcheckSettings) -> ExitCode {
-    match health::check(&settings.heartbeat_file, settings.ready) {
+    match health::check(&settings.heartbeat_file, settings.ready, Duration::from_secs(settings.stalled)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             let _ = writeln!(std::io::stderr(), "{text}");

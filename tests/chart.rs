@@ -2,7 +2,9 @@
 //!
 //! helm is $HELM, else the one in PATH. Without it these tests fail: run `make tools`.
 
+use ennote_agent::domain::rights::{Mode, Needs};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,9 +38,14 @@ fn helm(arguments: &[&str], values: &str) -> Result<Result<String, String>, Box<
 
 /// The objects that the chart renders for release `ennote-agent` in namespace `ennote`.
 fn render(values: &str) -> Result<Vec<Value>, Box<dyn Error>> {
+    render_for(&["--api-versions", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"], values)
+}
+
+/// The same for a cluster that these arguments tell of.
+fn render_for(cluster: &[&str], values: &str) -> Result<Vec<Value>, Box<dyn Error>> {
     let chart = chart();
     let arguments = ["template", "ennote-agent", chart.to_str().ok_or("path")?, "--namespace", "ennote"];
-    let yaml = helm(&arguments, values)?.map_err(|e| format!("helm refused {values}: {e}"))?;
+    let yaml = helm(&[&arguments, cluster].concat(), values)?.map_err(|e| format!("helm refused {values}: {e}"))?;
     objects(&yaml)
 }
 
@@ -114,11 +121,16 @@ const ACCEPTED: &[&str] = &[
     "ennote: {k8s: {secretPrefix: team-, cleanupOrphans: true}}",
     "rollouts: {consumers: true, reloader: true, argo: true}",
     "rollouts: {argo: true}",
+    "rbac: {mode: compatible, secretNames: [payments-db, web.tls]}",
+    "admissionPolicy: {create: false}",
+    "{rbac: {mode: strict}, admissionPolicy: {installedByPlatform: true, name: platform.ennote}}",
     "trust: {roots: [47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU], minKeyset: 7}",
     "log: {level: 'ennote_agent=debug,info', format: text}",
     "crds: {install: false}",
     "serviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:aws:iam::1:role/r'}, name: agent}",
     "serviceAccount: {create: false}",
+    "networkPolicy: {create: false}",
+    "networkPolicy: {apiServerPorts: [8443], dnsPorts: [5353]}",
     "podSecurityContext: {runAsUser: 1000, supplementalGroups: [4], fsGroupChangePolicy: OnRootMismatch, seLinuxOptions: {level: 's0'}}",
     "podSecurityContext: {runAsNonRoot: true, seccompProfile: {type: Localhost, localhostProfile: agent.json}}",
     "podSecurityContext: {runAsUser: null, runAsGroup: null, fsGroup: null}",
@@ -167,6 +179,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("crds: {enabled: true}", "enabled"),
     ("serviceAccount: {annotation: {}}", "annotation"),
     ("serviceAccount: {annotations: {a: true}}", "annotations"),
+    ("networkPolicy: {enabled: false}", "enabled"),
+    ("networkPolicy: {apiServerPorts: 443}", "apiServerPorts"),
+    ("networkPolicy: {apiServerPorts: []}", "apiServerPorts"),
+    ("networkPolicy: {dnsPorts: [0]}", "dnsPorts"),
     ("podSecurityContext: {runAsuser: 1}", "runAsuser"),
     ("securityContext: {readOnlyRootFileSystem: true}", "readOnlyRootFileSystem"),
     ("securityContext: {capabilities: {drops: [ALL]}}", "drops"),
@@ -260,12 +276,17 @@ fn helm_lint_has_nothing_to_say() -> Outcome {
 #[test]
 fn the_agent_has_exactly_these_rights() -> Outcome {
     let rules = json!([
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create", "patch"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "patch"]},
         {"apiGroups": ["ennote.io"], "resources": ["ennotesecretbindings"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["ennote.io"], "resources": ["ennotesecretbindings/status"], "verbs": ["patch"]},
         {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets", "daemonsets"], "verbs": ["get", "list", "watch", "patch"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
     ]);
+    assert_eq!(
+        serde_json::to_value(Needs { mode: Mode::Strict, ..Needs::default() }.rules())?,
+        rules,
+        "what the self-check asks for"
+    );
     for (values, namespaces) in
         [("{}", vec!["ennote"]), ("watchNamespaces: [shop, payments]", vec!["shop", "payments"])]
     {
@@ -302,6 +323,7 @@ fn the_agent_has_exactly_these_rights() -> Outcome {
 fn what_else_may_restart_reaches_the_agent_and_only_argo_adds_a_right() -> Outcome {
     let rollouts =
         json!({"apiGroups": ["argoproj.io"], "resources": ["rollouts"], "verbs": ["get", "list", "watch", "patch"]});
+    let needed = serde_json::to_value(Needs { argo: true, mode: Mode::Strict, ..Needs::default() }.rules())?;
     for (values, [consumers, reloader, argo]) in [
         ("watchNamespaces: [shop, payments]", ["false"; 3]),
         ("{watchNamespaces: [shop, payments], rollouts: {consumers: true, reloader: true}}", ["true", "true", "false"]),
@@ -320,6 +342,7 @@ fn what_else_may_restart_reaches_the_agent_and_only_argo_adds_a_right() -> Outco
             let wanted: &[&Value] = if argo == "true" { &[&rollouts] } else { &[] };
             assert_eq!(of_argo, wanted, "{values}");
             assert_eq!(rules.len(), 5 + wanted.len(), "{values}: nothing else");
+            assert!(argo != "true" || role["rules"] == needed, "{values}: what the self-check asks for");
         }
     }
     Ok(())
@@ -328,8 +351,18 @@ fn what_else_may_restart_reaches_the_agent_and_only_argo_adds_a_right() -> Outco
 /// With any values: no right beyond the watched namespaces, no port, nothing that runs but the agent.
 #[test]
 fn nothing_but_the_agent_is_installed() -> Outcome {
-    const KINDS: [&str; 7] =
-        ["ConfigMap", "CustomResourceDefinition", "Deployment", "Role", "RoleBinding", "Secret", "ServiceAccount"];
+    const KINDS: [&str; 10] = [
+        "ConfigMap",
+        "CustomResourceDefinition",
+        "Deployment",
+        "NetworkPolicy",
+        "Role",
+        "RoleBinding",
+        "Secret",
+        "ServiceAccount",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    ];
     for values in ACCEPTED {
         let rendered = render(values)?;
         for object in &rendered {
@@ -354,6 +387,34 @@ fn nothing_but_the_agent_is_installed() -> Outcome {
             assert!(containers[0][probe]["exec"]["command"][0] == "/ennote-agent", "{values}: {probe}");
         }
     }
+    Ok(())
+}
+
+/// Nothing comes in. Out it goes to names, to the API server, and to the port that the cloud's address has.
+#[test]
+fn the_network_policy_lets_nothing_in_and_out_only_what_is_needed() -> Outcome {
+    for (values, tcp, names) in [
+        ("{}", vec![443, 6443], vec![53]),
+        ("ennote: {api: {url: 'https://cloud.example.com'}}", vec![443, 6443], vec![53]),
+        ("ennote: {api: {url: 'https://cloud.example.com:8443/'}}", vec![443, 6443, 8443], vec![53]),
+        ("ennote: {api: {url: 'dns:///cloud.example.com:9000'}}", vec![443, 6443, 9000], vec![53]),
+        ("ennote: {api: {url: '[fd00::1]:443'}}", vec![443, 6443], vec![53]),
+        ("ennote: {api: {url: 'https://[fd00::1]'}}", vec![443, 6443], vec![53]),
+        ("networkPolicy: {apiServerPorts: [16443], dnsPorts: [5353]}", vec![16443, 443], vec![5353]),
+    ] {
+        let rendered = render(values)?;
+        let spec = &named(&rendered, "NetworkPolicy", "ennote-agent")?["spec"];
+        let port = |port: &i32, protocol: &str| json!({"port": port, "protocol": protocol});
+        let dns: Vec<Value> = names.iter().flat_map(|p| [port(p, "UDP"), port(p, "TCP")]).collect();
+        let rest: Vec<Value> = tcp.iter().map(|p| port(p, "TCP")).collect();
+        let wanted = json!({
+            "podSelector": {"matchLabels": of_kind(&rendered, "Deployment")[0]["spec"]["selector"]["matchLabels"]},
+            "policyTypes": ["Ingress", "Egress"],
+            "egress": [{"ports": dns}, {"ports": rest}],
+        });
+        assert_eq!(*spec, wanted, "{values}");
+    }
+    assert_eq!(of_kind(&render("networkPolicy: {create: false}")?, "NetworkPolicy").len(), 0);
     Ok(())
 }
 
@@ -524,6 +585,7 @@ watchNamespaces: [shop, payments]
     assert_eq!(run.api_url.authority(), "cloud.example.com:443");
     assert_eq!(run.namespaces(), ["payments", "shop"]);
     assert_eq!(run.target_namespace, "ennote");
+    assert_eq!(run.expected_audience(), "https://cloud.example.com/agent-join");
     assert_eq!((run.secret_prefix.as_str(), run.cleanup_orphans, run.trust_roots.len()), ("team-", true, 2));
     assert_eq!(run.trust_min_keyset, 12_345_678);
     assert!(run.auth_token.is_none());
@@ -628,5 +690,83 @@ fn examples_parse_and_the_roles_never_reach_status() -> Outcome {
             );
         }
     }
+    Ok(())
+}
+
+/// Strict where the policies are, whoever brings them; compatible without. The agent is told which, and the policies' names.
+#[test]
+fn the_mode_follows_the_policies_and_the_agent_knows_their_names() -> Outcome {
+    for (values, mode, policies, name) in [
+        ("{}", "strict", 4, Some("ennote-agent.ennote")),
+        ("rollouts: {argo: true}", "strict", 6, Some("ennote-agent.ennote")),
+        ("admissionPolicy: {create: false}", "compatible", 0, None),
+        ("rbac: {mode: compatible}", "compatible", 4, None),
+        ("admissionPolicy: {installedByPlatform: true}", "strict", 0, Some("ennote-agent.ennote")),
+        ("{rbac: {mode: strict}, admissionPolicy: {installedByPlatform: true, name: ours}}", "strict", 0, Some("ours")),
+    ] {
+        let rendered = render(values)?;
+        let settings = &named(&rendered, "ConfigMap", "ennote-agent-config")?["data"];
+        assert_eq!(settings["ENNOTE_RBAC_MODE"], mode, "{values}");
+        assert_eq!(settings["ENNOTE_ADMISSION_POLICY"].as_str(), name, "{values}");
+        let brought = rendered.iter().filter(|o| o["apiVersion"] == "admissionregistration.k8s.io/v1");
+        let brought: Vec<&Value> = brought.collect();
+        assert_eq!(brought.len(), policies, "{values}");
+        for policy in brought.iter().filter(|o| o["kind"] == "ValidatingAdmissionPolicy") {
+            assert_eq!(policy["spec"]["failurePolicy"], "Fail", "{values}");
+            let name = &policy["metadata"]["name"];
+            let bound = named(&rendered, "ValidatingAdmissionPolicyBinding", name.as_str().unwrap_or_default())?;
+            assert_eq!(bound["spec"], json!({"policyName": name, "validationActions": ["Deny"]}), "{values}");
+        }
+        let (mode, argo) = (if mode == "strict" { Mode::Strict } else { Mode::Compatible }, values.contains("argo"));
+        let needed = serde_json::to_value(Needs { mode, argo, ..Needs::default() }.rules())?;
+        assert_eq!(
+            named(&rendered, "Role", "ennote-agent")?["rules"],
+            needed,
+            "{values}: what the self-check asks for"
+        );
+    }
+    // A cluster that does not serve them.
+    let without = render_for(&[], "{}")?;
+    assert_eq!(named(&without, "ConfigMap", "ennote-agent-config")?["data"]["ENNOTE_RBAC_MODE"], "compatible");
+    assert!(of_kind(&without, "ValidatingAdmissionPolicy").is_empty());
+    let chart = chart();
+    let arguments = ["template", "ennote-agent", chart.to_str().ok_or("path")?];
+    let refused = helm(&arguments, "{rbac: {mode: strict}, admissionPolicy: {create: false}}")?;
+    let said = refused.err().ok_or("strict mode was rendered without its policies")?;
+    assert!(said.contains("rbac.mode strict is safe only under the admission policies"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn named_secrets_are_all_that_the_role_grants() -> Outcome {
+    for (mode, verbs) in [("strict", json!(["create", "patch"])), ("compatible", json!(["get", "create", "patch"]))] {
+        let rendered = render(&format!("rbac: {{mode: {mode}, secretNames: [payments-db, tls]}}"))?;
+        let rule = json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["payments-db", "tls"], "verbs": verbs});
+        assert_eq!(named(&rendered, "Role", "ennote-agent")?["rules"][0], rule, "{mode}");
+        let of = if mode == "strict" { Mode::Strict } else { Mode::Compatible };
+        let names = vec!["payments-db".to_owned(), "tls".to_owned()];
+        let needed = Needs { mode: of, secret_names: names, argo: false }.rules();
+        assert_eq!(named(&rendered, "Role", "ennote-agent")?["rules"], serde_json::to_value(needed)?, "{mode}");
+        let settings = &named(&rendered, "ConfigMap", "ennote-agent-config")?["data"];
+        assert_eq!(settings["ENNOTE_SECRET_NAMES"], "payments-db,tls", "{mode}");
+    }
+    Ok(())
+}
+
+/// What a platform team applies is what the chart would bring.
+#[test]
+fn the_policies_for_a_platform_team_are_the_charts() -> Outcome {
+    let rendered = render("rollouts: {argo: true}")?;
+    let mut brought: Vec<Value> =
+        rendered.into_iter().filter(|o| o["apiVersion"] == "admissionregistration.k8s.io/v1").collect();
+    for object in &mut brought {
+        object["metadata"].as_object_mut().ok_or("metadata")?.remove("labels");
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/platform/admission-policy.yaml");
+    let file = objects(&std::fs::read_to_string(file)?)?;
+    let by_name = |objects: Vec<Value>| {
+        objects.into_iter().map(|o| (format!("{}/{}", o["kind"], o["metadata"]["name"]), o)).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(by_name(file), by_name(brought), "run make generate");
     Ok(())
 }

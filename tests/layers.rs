@@ -13,10 +13,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("domain", &["crd"]),
     ("rollout", &["crd", "domain"]),
-    ("crypto", &["domain", "wire"]),
-    ("identity", &["crypto", "domain", "wire"]),
+    ("crypto", &["domain", "hardening", "wire"]),
+    ("identity", &["crypto", "domain", "hardening", "locked", "wire"]),
     ("cluster", &["crd", "domain", "rollout"]), // never cloud
-    ("cloud", &["clock", "config", "crypto", "domain", "entropy", "identity", "wire"]), // never cluster, never controller
+    ("cloud", &["clock", "config", "crypto", "domain", "entropy", "health", "identity", "wire"]), // never cluster, never controller
     (
         "controller",
         &[
@@ -28,6 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "crypto",
             "domain",
             "entropy",
+            "faults",
             "hardening",
             "health",
             "identity",
@@ -35,11 +36,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("render", &["config", "crd", "domain"]),
-    ("config", &[]),
+    ("doctor", &["cloud", "cluster", "config", "controller", "crd", "domain", "identity"]),
+    ("config", &["faults"]),
+    ("faults", &["domain"]),
     ("telemetry", &["config"]),
     ("clock", &["domain"]),
     ("health", &["clock", "config"]),
     ("hardening", &[]),
+    ("locked", &[]),
     ("entropy", &[]),
     ("agent", &["*"]),
     ("lib", &["*"]),
@@ -69,7 +73,8 @@ const CREDENTIALS: &[(&[&str], &[&str])] = &[
     (&["AgentKey"], &["identity/signing_key.rs", "identity/join.rs", "cloud/identity_service.rs"]),
     (&["AgentKey::generate"], &["cloud/identity_service.rs"]),
     (&["ed25519_dalek::SigningKey"], &["identity/signing_key.rs", "crypto/signed.rs"]),
-    (&["CredentialSource", "Discover"], &["cloud/credentials.rs", "cloud/identity_service.rs", "agent.rs"]),
+    (&["Discover"], &["cloud/credentials.rs", "cloud/identity_service.rs", "agent.rs"]),
+    (&["CredentialSource"], &["cloud/credentials.rs", "cloud/identity_service.rs", "agent.rs", "doctor.rs"]),
     (&["Credentials", "Credential"], &["identity/join.rs", "cloud/credentials.rs", "cloud/identity_service.rs"]),
     (
         &["bootstrap_token", "sa_token", ".gather"],

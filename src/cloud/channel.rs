@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint, Uri};
+pub use tonic::transport::Channel;
+use tonic::transport::{Endpoint, Uri};
 use tower::service_fn;
 
 /// Why there can be no connection at all.
@@ -90,6 +91,25 @@ pub fn connect(address: &Address, ca_file: Option<&Path>, plaintext: bool) -> Re
             connector.connect(name, tcp).await.map(TokioIo::new)
         }
     })))
+}
+
+/// Dials and shakes hands once, and closes again. Nothing is said.
+///
+/// # Errors
+/// What came between.
+pub async fn reach(address: &Address, ca_file: Option<&Path>, plaintext: bool) -> io::Result<()> {
+    let handshake = async {
+        let tcp = dial(&address.host, address.port).await?;
+        if plaintext {
+            return Ok(());
+        }
+        let connector = TlsConnector::from(Arc::new(tls(ca_file).map_err(io::Error::other)?));
+        let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
+        connector.connect(name, tcp).await.map(drop)
+    };
+    tokio::time::timeout(Duration::from_secs(10), handshake)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {

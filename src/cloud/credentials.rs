@@ -1,9 +1,10 @@
 //! What the agent has to show in a join, gathered again before each attempt: mounted files change in a living pod, and so do
 //! the cluster's keys.
 
-use crate::config::TokenText;
+use crate::config::{RunSettings, TokenText};
 use crate::crypto::signed::{hash, hash_parts};
 use crate::identity::join::{Credentials, Issuer};
+use crate::identity::trust::root_of_token;
 use data_encoding::BASE64URL_NOPAD;
 use futures::future::BoxFuture;
 use serde::Deserialize;
@@ -48,7 +49,64 @@ impl Files {
     }
 }
 
+/// What can be said of a token without showing it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// No file is set.
+    Unset,
+    /// There is no such file.
+    Missing(PathBuf),
+    /// It cannot be read, and why.
+    Unreadable(PathBuf, String),
+    /// There is nothing in it.
+    Empty(PathBuf),
+    /// A token.
+    Token {
+        /// It has the form of a bootstrap token.
+        is_bootstrap: bool,
+        /// What it says of itself, if it is a JWT. Not verified.
+        claims: Option<Claims>,
+    },
+}
+
+/// Claims of a ServiceAccount token (RFC 7519).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// `aud`.
+    pub audiences: Vec<String>,
+    /// `exp`, Unix seconds.
+    pub expires_at_s: Option<i64>,
+}
+
+/// Both of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The bootstrap token.
+    pub bootstrap: Held,
+    /// The ServiceAccount token.
+    pub service_account: Held,
+}
+
 impl CredentialSource {
+    /// The files and variables of the settings. The cluster is not asked.
+    pub fn of(settings: &RunSettings) -> Self {
+        Self {
+            token: settings.auth_token.clone(),
+            token_file: settings.auth_token_file.clone(),
+            sa_token_file: settings.sa_token_file.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// What can be said of the tokens without showing them.
+    pub fn facts(&self) -> Facts {
+        let bootstrap = match (held(self.token_file.as_deref()), &self.token) {
+            (Held::Unset | Held::Missing(_) | Held::Empty(_), Some(text)) => told(text.expose()),
+            (held, _) => held,
+        };
+        Facts { bootstrap, service_account: held(self.sa_token_file.as_deref()) }
+    }
+
     /// Reads what is there now. A file that is not there yet is no credential, not an error.
     pub fn files(&self) -> Files {
         let of_env = || self.token.as_ref().map(|t| Zeroizing::new(t.expose().to_owned()));
@@ -110,6 +168,40 @@ fn lists_key_of(jwks: &[u8], sa_token: &str) -> bool {
     listed.is_ok_and(|listed| listed.keys.iter().any(|key| key.kid.as_ref() == Some(&kid)))
 }
 
+fn held(path: Option<&Path>) -> Held {
+    let Some(path) = path else { return Held::Unset };
+    match std::fs::read_to_string(path).map(Zeroizing::new) {
+        Ok(text) if text.trim().is_empty() => Held::Empty(path.to_owned()),
+        Ok(text) => told(text.trim()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Held::Missing(path.to_owned()),
+        Err(error) => Held::Unreadable(path.to_owned(), error.kind().to_string()),
+    }
+}
+
+fn told(token: &str) -> Held {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Audience {
+        One(String),
+        Many(Vec<String>),
+    }
+    #[derive(Deserialize)]
+    struct Told {
+        aud: Audience,
+        exp: Option<i64>,
+    }
+    let body =
+        token.split('.').nth(1).and_then(|part| BASE64URL_NOPAD.decode(part.as_bytes()).ok()).map(Zeroizing::new);
+    let claims = body.and_then(|body| serde_json::from_slice::<Told>(&body).ok()).map(|told| Claims {
+        audiences: match told.aud {
+            Audience::One(one) => vec![one],
+            Audience::Many(many) => many,
+        },
+        expires_at_s: told.exp,
+    });
+    Held::Token { is_bootstrap: root_of_token(token).is_some(), claims }
+}
+
 fn text_of(path: &Path) -> Option<Zeroizing<String>> {
     let text = Zeroizing::new(std::fs::read_to_string(path).ok()?);
     let text = text.trim();
@@ -150,6 +242,33 @@ mod tests {
         };
         assert_eq!(files("a", "b").mark(), files("a", "b").mark());
         assert!(files("a", "b").mark() != files("ab", "").mark() && files("", "a").mark() != files("a", "").mark());
+    }
+
+    #[test]
+    fn what_is_said_of_a_token_does_not_show_it() {
+        let path = file("facts");
+        let of = |token: Option<&str>| {
+            let token = token.map(|text| text.parse().unwrap());
+            CredentialSource { token, sa_token_file: Some(path.clone()), ..CredentialSource::default() }.facts()
+        };
+        assert_eq!(of(None), Facts { bootstrap: Held::Unset, service_account: Held::Missing(path.clone()) });
+        for (claims, audiences, expires_at_s) in [
+            (r#"{"aud":"a","exp":5}"#, vec!["a"], Some(5)),
+            (r#"{"aud":["a","b"],"sub":"canary"}"#, vec!["a", "b"], None),
+        ] {
+            std::fs::write(&path, format!("h.{}.canary", BASE64URL_NOPAD.encode(claims.as_bytes()))).unwrap();
+            let audiences = audiences.into_iter().map(str::to_owned).collect();
+            let claims = Some(Claims { audiences, expires_at_s });
+            let facts = of(Some("ennt1.canary"));
+            assert_eq!(facts.service_account, Held::Token { is_bootstrap: false, claims });
+            assert_eq!(facts.bootstrap, Held::Token { is_bootstrap: false, claims: None });
+            assert!(!format!("{facts:?}").contains("canary"));
+        }
+        std::fs::write(&path, " \n").unwrap();
+        assert_eq!(of(None).service_account, Held::Empty(path.clone()));
+        std::fs::remove_file(&path).unwrap();
+        let root = format!("ennt1.a.b.{}", BASE64URL_NOPAD.encode(&[1; 32]));
+        assert_eq!(of(Some(&root)).bootstrap, Held::Token { is_bootstrap: true, claims: None });
     }
 
     #[tokio::test]

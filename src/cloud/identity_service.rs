@@ -6,6 +6,7 @@
 use crate::clock;
 use crate::cloud::credentials::CredentialSource;
 use crate::cloud::state::LinkState;
+use crate::config::{BUILT_MS, RunSettings};
 use crate::crypto::signed::{Label, hash};
 use crate::entropy::rng;
 use crate::identity::access_token::Session;
@@ -38,6 +39,28 @@ pub struct Anchors {
     pub min_keyset: u64,
     /// When this program was built, Unix milliseconds: that moment has passed.
     pub built_ms: i64,
+}
+
+impl Anchors {
+    /// Those of the settings.
+    pub fn of(settings: &RunSettings) -> Self {
+        Self {
+            roots: settings.trust_roots.iter().map(|root| root.0).collect(),
+            min_keyset: settings.trust_min_keyset,
+            built_ms: BUILT_MS.parse().unwrap_or(0),
+        }
+    }
+}
+
+/// What the first answer of a join tells once it is verified.
+#[derive(Clone, Debug)]
+pub struct Greeting {
+    /// Signed, Unix milliseconds.
+    pub server_time_ms: i64,
+    /// Of the keyset.
+    pub keyset_version: u64,
+    /// Its end, Unix milliseconds.
+    pub keyset_expires_at_ms: i64,
 }
 
 /// See the module.
@@ -116,6 +139,21 @@ impl IdentityService {
             "joined"
         );
         Ok(session)
+    }
+
+    /// Begins a join and verifies the answer, and leaves it at that: nothing of a credential is sent.
+    ///
+    /// # Errors
+    /// As [`Self::join`].
+    pub async fn greet(&self) -> Result<Greeting, JoinFailure> {
+        let mut client = IdentityServiceClient::new(self.channel.clone());
+        let (begun, request) = self.begin().await?;
+        let (proved, _unsent) = self.prove(begun, &within(client.begin(request)).await?)?;
+        Ok(Greeting {
+            server_time_ms: proved.server_time_ms(),
+            keyset_version: proved.keyset().version,
+            keyset_expires_at_ms: proved.keyset().expires_at_ms,
+        })
     }
 
     /// Gathers what there is to show and makes a hello.

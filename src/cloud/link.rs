@@ -10,6 +10,7 @@ use crate::cloud::stream::{self, End, Happened, Shared};
 use crate::cloud::waiting::{Attempts, Handovers};
 use crate::domain::reason::Problem;
 use crate::entropy::spread;
+use crate::health::{Loop, Pulse};
 use crate::identity::access_token::Session;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -38,6 +39,8 @@ pub struct Link {
     pub state: watch::Sender<LinkState>,
     /// Bindings that something arrived for.
     pub arrivals: mpsc::Sender<(String, String)>,
+    /// For the heartbeat.
+    pub pulse: Pulse,
 }
 
 impl Link {
@@ -51,12 +54,15 @@ impl Link {
             state: self.state.clone(),
             arrivals: self.arrivals.clone(),
             happened,
+            pulse: self.pulse.clone(),
         };
         let mut session: Option<Arc<Session>> = None;
         let mut attempts = Attempts::new(self.stand_by);
         let mut streams = 0;
         self.state.send_modify(|state| state.fresh_at = Some(clock::now()));
         loop {
+            self.pulse.stamp(Loop::Stream);
+            self.pulse.stamp(Loop::Renew);
             let usable = session.take().filter(|session| !session.is_over(clock::now()));
             let current = match usable {
                 Some(usable) => usable,
@@ -91,7 +97,9 @@ impl Link {
             state.live = false;
             state.problem = Some(failure.problem.clone());
         });
-        attempts.failed(failure.recovery, failure.pause, spread()).over(|| self.identity.has_others_to_show()).await;
+        let wait = attempts.failed(failure.recovery, failure.pause, spread());
+        let over = wait.over(|| self.identity.has_others_to_show());
+        self.pulse.through(&[Loop::Stream, Loop::Renew], over).await;
     }
 
     /// Keeps a stream, and a second one while the first drains, until the last of them ends.

@@ -16,6 +16,7 @@ use crate::crypto::signed::{Label, VerifyingKeys, hash};
 use crate::crypto::suite::Suite;
 use crate::domain::moment::Moment;
 use crate::entropy::{rng, spread};
+use crate::health::{Loop, Pulse};
 use crate::identity::access_token::Session;
 use crate::identity::join::JoinError;
 use crate::wire::{self, AgentFrame, CloudFrame, agent_frame, cloud_frame, sync_service_client::SyncServiceClient};
@@ -89,6 +90,8 @@ pub struct Shared {
     pub arrivals: mpsc::Sender<(String, String)>,
     /// From streams to the link.
     pub happened: mpsc::Sender<(u64, Happened)>,
+    /// For the heartbeat.
+    pub pulse: Pulse,
 }
 
 /// Runs a stream to its end.
@@ -180,6 +183,11 @@ impl Stream {
                 return Err(End::Done);
             }
             self.take_up_session();
+            self.shared.pulse.stamp(Loop::Stream);
+            // A renewal gets on unless it waits for files of our own.
+            if !matches!(self.renewal, Renewal::Gathering(_)) {
+                self.shared.pulse.stamp(Loop::Renew);
+            }
             tokio::select! {
                 frame = incoming.message() => {
                     let frame = frame.map_err(|s| End::Status(Box::new(s)))?;

@@ -46,13 +46,38 @@ pub(super) fn patch(draft: &Draft, uid: &str, resource_version: &str, drop: &[St
     with_data(&head, draft, &tail)
 }
 
+/// Where an apply may land: on this very object in this very state, or wherever there is none.
+type Over<'a> = Option<(&'a str, &'a str)>;
+
+fn preconditions(over: Over<'_>) -> String {
+    over.map(|(uid, version)| format!(r#""uid":"{uid}","resourceVersion":"{version}","#)).unwrap_or_default()
+}
+
 /// The body of an apply that takes what a patch has just written, under the same preconditions. JSON is YAML.
-pub(super) fn take(draft: &Draft, uid: &str, resource_version: &str) -> Bytes {
+pub(super) fn take(draft: &Draft, over: Over<'_>) -> Bytes {
     let prints = draft.metadata.annotations.iter().find(|(key, _)| key == FINGERPRINTS);
     let prints: Value = prints.map(|(key, value)| (key.clone(), json!(value))).into_iter().collect();
     let head = format!(
-        r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"{}","uid":"{uid}","resourceVersion":"{resource_version}","annotations":{prints}}},"data":{{"#,
+        r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"{}",{}"annotations":{prints}}},"data":{{"#,
         draft.name,
+        preconditions(over),
+    );
+    with_data(&head, draft, "}}")
+}
+
+/// The body of an apply of all that is wanted.
+pub(super) fn apply(draft: &Draft, over: Over<'_>) -> Bytes {
+    let wanted = |of: &Marks| of.iter().filter(|(_, value)| value.is_some()).cloned().collect();
+    let of = &draft.metadata;
+    let owners = draft.owner.clone().map(|owner| vec![owner]);
+    let kept = Metadata { labels: wanted(&of.labels), annotations: wanted(&of.annotations), owners };
+    let head = format!(
+        r#"{{"apiVersion":"v1","kind":"Secret","type":"{}",{}"metadata":{{"name":"{}",{}{}}},"data":{{"#,
+        draft.kind,
+        if draft.immutable { r#""immutable":true,"# } else { "" },
+        draft.name,
+        preconditions(over),
+        metadata(&kept),
     );
     with_data(&head, draft, "}}")
 }
@@ -118,8 +143,9 @@ mod tests {
                     ("ennote.io/binding".into(), Some("db".into())),
                     ("note".into(), Some("\"quoted\"".into())),
                 ],
-                owners: Some(vec![owner]),
+                owners: Some(vec![owner.clone()]),
             },
+            owner: Some(owner),
             data: pairs.iter().map(|(k, v)| (DataKey::parse(k).unwrap(), SecretValue::copy_of(v.as_bytes()))).collect(),
         }
     }
@@ -168,7 +194,22 @@ mod tests {
             "apiVersion": "v1", "kind": "Secret", "data": {"a": "MQ==", "b": ""},
             "metadata": {"name": "db", "uid": "u", "resourceVersion": "7", "annotations": {FINGERPRINTS: "a=x"}},
         });
-        assert_eq!(parsed(take(&draft, "u", "7")), want);
+        assert_eq!(parsed(take(&draft, Some(("u", "7")))), want);
+    }
+
+    #[test]
+    fn what_is_applied_is_whole_and_takes_nothing_away_by_name() {
+        let mut draft = draft(&[("a", "1")]);
+        draft.metadata.owners = None;
+        draft.metadata.labels.push(("gone".into(), None));
+        let body = parsed(apply(&draft, Some(("u", "7"))));
+        assert_eq!(body["metadata"]["labels"], json!({"app.kubernetes.io/managed-by": "ennote-agent"}));
+        assert_eq!(body["metadata"]["ownerReferences"][0]["uid"], "u-1", "what is left out would go");
+        assert_eq!(
+            (&body["metadata"]["uid"], &body["type"], &body["data"]["a"]),
+            (&json!("u"), &json!("Opaque"), &json!("MQ=="))
+        );
+        assert!(parsed(apply(&draft, None))["metadata"].get("uid").is_none());
     }
 
     #[test]

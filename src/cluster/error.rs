@@ -1,9 +1,33 @@
 //! What an API server's refusal means to a binding. Texts carry codes and reasons, never a message of the server's about a
 //! Secret: such messages may quote values.
 
+use crate::domain::observed::Existing;
 use crate::domain::reason::{Problem, Reason};
 use kube::core::Status;
 use kube::core::response::StatusCause;
+
+/// What the API server itself says in `reason` (k8s.io/apimachinery, `StatusReason`). A webhook can put anything there.
+const REASONS: [&str; 19] = [
+    "Unauthorized",
+    "Forbidden",
+    "NotFound",
+    "AlreadyExists",
+    "Conflict",
+    "Gone",
+    "Invalid",
+    "ServerTimeout",
+    "StoreReadError",
+    "Timeout",
+    "TooManyRequests",
+    "BadRequest",
+    "MethodNotAllowed",
+    "NotAcceptable",
+    "RequestEntityTooLarge",
+    "UnsupportedMediaType",
+    "InternalError",
+    "Expired",
+    "ServiceUnavailable",
+];
 
 /// Characters of a refusal that are kept.
 const MAX_SENTENCE: usize = 500;
@@ -22,13 +46,16 @@ pub enum ClusterError {
     Refused {
         /// HTTP status.
         code: u16,
-        /// `reason` of the Status, as in `AlreadyExists`.
+        /// `reason` of the Status, as in `AlreadyExists`; empty where it is none of the API server's own.
         reason: String,
         /// `details.causes[]` of the Status, without their messages.
         causes: Vec<Cause>,
         /// The sentence, where it is one about who may do what. Others may quote values, and are never kept.
         sentence: Option<String>,
     },
+    /// The admission policy refused a write to a Secret of somebody else's, and told whose it is.
+    #[error("the admission policy refused it: the Secret is somebody else's")]
+    Foreign(Box<Existing>),
     /// No answer in time.
     #[error("the API server did not answer within {} s", super::DEADLINE.as_secs())]
     TimedOut,
@@ -84,7 +111,7 @@ impl ClusterError {
 
     /// Whether what was observed is out of date: observe again and decide anew.
     pub fn is_stale(&self) -> bool {
-        matches!(self.code(), Some(404 | 409))
+        matches!(self, Self::Foreign(_)) || matches!(self.code(), Some(404 | 409))
     }
 
     fn causes(&self) -> &[Cause] {
@@ -160,7 +187,8 @@ fn from_status(status: &Status) -> ClusterError {
         let line = message.replace(|c: char| c.is_control(), " ");
         line.chars().take(MAX_SENTENCE).collect()
     });
-    ClusterError::Refused { code: status.code, reason: status.reason.clone(), causes, sentence }
+    let reason = REASONS.iter().find(|known| **known == status.reason).copied().unwrap_or_default().to_owned();
+    ClusterError::Refused { code: status.code, reason, causes, sentence }
 }
 
 /// An error with its sources, for one log line.
@@ -191,7 +219,9 @@ mod tests {
         assert_eq!(problem(422, br#"{"reason":"Invalid","message":"canary"}"#).reason, Reason::Forbidden);
         assert_eq!(problem(500, b"canary").reason, Reason::ClusterError);
         for code in [403, 422, 500] {
-            assert!(!problem(code, br#"{"reason":"X","message":"canary"}"#).message.contains("canary"));
+            assert!(!problem(code, br#"{"reason":"canary","message":"canary"}"#).message.contains("canary"));
+            let told = ClusterError::refused(code, br#"{"reason":"canary","message":"canary"}"#).to_string();
+            assert!(!told.contains("canary"), "{told}");
         }
         let data = |reason: &str| {
             let causes = serde_json::json!([{"reason": "FieldValueRequired", "field": "metadata.name"}, {"reason": reason, "field": "data"}]);

@@ -6,24 +6,53 @@
 mod body;
 pub mod error;
 pub mod issuer;
+pub mod policy;
+pub mod rights;
 pub mod secrets;
+pub mod served;
 pub mod status;
 pub mod watch;
 pub mod workloads;
 
 use crate::cluster::error::ClusterError;
+use crate::rollout::workload::Kind;
 use kube::{Client, Config};
 use std::time::Duration;
 
 /// Deadline of one call, in all its parts.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
 
+/// Answers as metadata: no value comes back.
+const AS_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+
+/// Group with version, and plural, of a kind of workload.
+fn plural(kind: Kind) -> (&'static str, &'static str) {
+    match kind {
+        Kind::Deployment => ("apps/v1", "deployments"),
+        Kind::StatefulSet => ("apps/v1", "statefulsets"),
+        Kind::DaemonSet => ("apps/v1", "daemonsets"),
+        Kind::Rollout => ("argoproj.io/v1alpha1", "rollouts"),
+    }
+}
+
 /// Connects: the kubeconfig when KUBECONFIG names one, else the pod's ServiceAccount.
 ///
 /// # Errors
 /// `ClusterError::Configure` when neither is there.
 pub async fn connect() -> Result<Client, ClusterError> {
-    client(Config::infer().await.map_err(|e| ClusterError::Configure(Box::new(e)))?)
+    connect_as(None).await
+}
+
+/// The same, as somebody else where the own user may act for that one.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_as(user: Option<&str>) -> Result<Client, ClusterError> {
+    let mut config = Config::infer().await.map_err(|e| ClusterError::Configure(Box::new(e)))?;
+    if let Some(user) = user {
+        config.auth_info.impersonate = Some(user.to_owned());
+    }
+    client(config)
 }
 
 fn client(mut config: Config) -> Result<Client, ClusterError> {
@@ -36,7 +65,7 @@ fn client(mut config: Config) -> Result<Client, ClusterError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::secrets::Secrets;
+    use crate::cluster::secrets::{Grants, Secrets};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,7 +86,7 @@ mod tests {
                     .await;
             }
         });
-        let secrets = Secrets::new(client(Config::new(url)).unwrap());
+        let secrets = Secrets::new(client(Config::new(url)).unwrap(), Grants { read: true, by_name: false });
         let error = secrets.fetch("shop", "db").await.unwrap_err();
         assert_eq!((error.code(), asked.load(Ordering::SeqCst)), (Some(503), 1));
     }

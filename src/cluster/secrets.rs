@@ -3,7 +3,7 @@
 //! Guarantees: the first write cannot overwrite; later ones carry uid and resourceVersion; no answer echoes a value.
 
 use crate::cluster::error::ClusterError;
-use crate::cluster::{DEADLINE, body};
+use crate::cluster::{AS_METADATA, DEADLINE, body, policy};
 use crate::domain::content::Fingerprints;
 use crate::domain::deletions::NOBODY;
 use crate::domain::drift;
@@ -22,7 +22,8 @@ use kube::client::Body;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-const AS_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+/// Field manager of the patches that change nothing.
+pub const LOOK_MANAGER: &str = "ennote-agent-look";
 
 /// So many deleted Secrets are remembered, so that a late answer to our own write does not bring one back.
 const REMEMBERED: usize = 1024;
@@ -48,12 +49,14 @@ impl SecretIndex {
         secret.map_or(Observed::Absent, |secret| Observed::Present(Box::new(secret)))
     }
 
-    /// Takes over what was seen, unless something newer is known of the same object.
+    /// Takes over what was seen, unless something newer is known of the same object. What a refusal told has no revision, and is
+    /// as new as that.
     pub fn seen(&self, namespace: &str, name: &str, secret: Existing) {
         let mut known = self.known();
         let key = (namespace.to_owned(), name.to_owned());
         let newer = |old: &Existing| {
-            old.uid == secret.uid && revision(&old.resource_version) > revision(&secret.resource_version)
+            let told = !secret.resource_version.is_empty();
+            told && old.uid == secret.uid && revision(&old.resource_version) > revision(&secret.resource_version)
         };
         if !known.deleted.contains(&secret.uid) && !known.secrets.get(&key).is_some_and(newer) {
             known.secrets.insert(key, secret);
@@ -81,23 +84,45 @@ fn revision(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }
 
+/// What the Role grants on Secrets, besides `create` and `patch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// `get`.
+    pub read: bool,
+    /// Only on named Secrets: a POST names none, so they are created by apply.
+    pub by_name: bool,
+}
+
 /// Reads and writes Secrets.
 #[derive(Clone)]
 pub struct Secrets {
     client: Client,
+    grants: Grants,
 }
 
 impl Secrets {
     /// Over this client.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    pub fn new(client: Client, grants: Grants) -> Self {
+        Self { client, grants }
     }
 
-    /// Asks the API server itself, when the watch may lag.
+    /// Asks the API server itself, when the watch may lag or there is none.
+    ///
+    /// Without the right to read it is an empty merge patch, answered as metadata: it changes nothing, and the policy in the API
+    /// server refuses it for a Secret of somebody else's, with all that there is to know of that one.
     ///
     /// # Errors
     /// Any but 404.
     pub async fn fetch(&self, namespace: &str, name: &str) -> Result<Observed, ClusterError> {
+        if !self.grants.read {
+            let path = format!("{}/{name}", collection(namespace));
+            return match self.send(Act::Look, path, Bytes::from_static(b"{}")).await {
+                Ok(secret) => Ok(Observed::Present(Box::new(secret))),
+                Err(ClusterError::Foreign(secret)) => Ok(Observed::Present(secret)),
+                Err(error) if error.code() == Some(404) => Ok(Observed::Absent),
+                Err(error) => Err(error),
+            };
+        }
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let found =
             tokio::time::timeout(DEADLINE, api.get_metadata_opt(name)).await.map_err(|_| ClusterError::TimedOut)??;
@@ -115,6 +140,10 @@ impl Secrets {
     pub async fn apply(&self, step: &Step) -> Result<Existing, ClusterError> {
         match step {
             Step::Nothing(secret) => Ok((**secret).clone()),
+            // An apply that creates is authorised with the name, which a POST is not. It takes nothing that another owns.
+            Step::Create(draft) if self.grants.by_name => {
+                self.send(Act::Apply, item(draft), body::apply(draft, None)).await
+            }
             Step::Create(draft) => self.send(Act::Create, collection(&draft.namespace), body::create(draft)).await,
             Step::Patch { draft, uid, resource_version, drop } => {
                 let body = body::patch(draft, uid, resource_version, drop);
@@ -122,7 +151,9 @@ impl Secrets {
                 if drift::intact(&now) {
                     return Ok(now);
                 }
-                self.send(Act::Take, item(draft), body::take(draft, &now.uid, &now.resource_version)).await
+                // What was created by an apply belongs to it as a whole, and what a later one leaves out goes.
+                let body = if self.grants.by_name { body::apply } else { body::take };
+                self.send(Act::Take, item(draft), body(draft, Some((&now.uid, &now.resource_version)))).await
             }
         }
     }
@@ -143,7 +174,7 @@ impl Secrets {
     }
 
     /// Hands a Secret to the garbage collector: it deletes what is owned by a uid that does not exist, which is named for the
-    /// reason. No delete verb needed.
+    /// reason. No delete verb needed. Gives what exists until then.
     ///
     /// # Errors
     /// The API server's refusal.
@@ -153,7 +184,7 @@ impl Secrets {
         name: &str,
         secret: &Existing,
         why: &str,
-    ) -> Result<(), ClusterError> {
+    ) -> Result<Existing, ClusterError> {
         let body = serde_json::json!({"metadata": {
             "uid": secret.uid,
             "resourceVersion": secret.resource_version,
@@ -165,18 +196,20 @@ impl Secrets {
             }],
         }});
         let path = format!("{}/{name}", collection(namespace));
-        self.send(Act::Merge, path, Bytes::from(body.to_string())).await.map(drop)
+        self.send(Act::Merge, path, Bytes::from(body.to_string())).await
     }
 
     async fn send(&self, act: Act, path: String, body: Bytes) -> Result<Existing, ClusterError> {
-        let (method, content_type, force) = match act {
-            Act::Create => ("POST", "application/json", ""),
-            Act::Merge => ("PATCH", "application/merge-patch+json", ""),
-            Act::Take => ("PATCH", "application/apply-patch+yaml", "&force=true"),
+        let (method, content_type, manager) = match act {
+            Act::Create => ("POST", "application/json", FIELD_MANAGER.to_owned()),
+            Act::Merge => ("PATCH", "application/merge-patch+json", FIELD_MANAGER.to_owned()),
+            Act::Apply => ("PATCH", "application/apply-patch+yaml", FIELD_MANAGER.to_owned()),
+            Act::Take => ("PATCH", "application/apply-patch+yaml", format!("{FIELD_MANAGER}&force=true")),
+            Act::Look => ("PATCH", "application/merge-patch+json", LOOK_MANAGER.to_owned()),
         };
         let request = http::Request::builder()
             .method(method)
-            .uri(format!("{path}?fieldManager={FIELD_MANAGER}{force}"))
+            .uri(format!("{path}?fieldManager={manager}"))
             .header(http::header::CONTENT_TYPE, content_type)
             .header(http::header::ACCEPT, AS_METADATA)
             .body(Body::from(body))
@@ -189,6 +222,9 @@ impl Secrets {
         };
         let (status, answer) = tokio::time::timeout(DEADLINE, exchange).await.map_err(|_| ClusterError::TimedOut)??;
         if !status.is_success() {
+            if let Some(secret) = policy::foreign(&answer) {
+                return Err(ClusterError::Foreign(Box::new(secret)));
+            }
             return Err(ClusterError::refused(status.as_u16(), &answer));
         }
         let meta: PartialObjectMeta<Secret> = serde_json::from_slice(&answer).map_err(|_| ClusterError::Unreadable)?;
@@ -201,7 +237,9 @@ impl Secrets {
 enum Act {
     Create,
     Merge,
+    Apply,
     Take,
+    Look,
 }
 
 fn collection(namespace: &str) -> String {

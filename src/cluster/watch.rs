@@ -42,6 +42,11 @@ pub enum Change<T> {
         /// Of this namespace.
         namespace: String,
     },
+    /// It may not be watched.
+    Refused {
+        /// In this namespace.
+        namespace: String,
+    },
 }
 
 /// A Secret, reduced on arrival.
@@ -151,7 +156,13 @@ where
                 let code = code(&error);
                 report.fails(code);
                 absent.store(what.absent.is_some() && code == 404, Ordering::Relaxed);
-                if absent.load(Ordering::Relaxed) { relist.nothing(&reduce) } else { vec![] }
+                if absent.load(Ordering::Relaxed) {
+                    relist.nothing(&reduce)
+                } else if code == 403 {
+                    vec![Change::Refused { namespace: relist.namespace.clone() }]
+                } else {
+                    vec![]
+                }
             }
         })
         .flat_map(stream::iter)

@@ -6,11 +6,15 @@ use crate::cluster::error::ClusterError;
 use crate::controller::asking::{ask, holds};
 use crate::controller::binding_status;
 use crate::controller::claiming::{Stand, stand};
-use crate::controller::context::{Context, Fact, List, Memo};
+use crate::controller::context::{Context, Fact, Memo};
 use crate::controller::deletion::{clean_up, make_anew, not_patched, tombstone};
 use crate::controller::delivery::{Taken, take_in};
+use crate::controller::lists::List;
+use crate::controller::looking;
 use crate::controller::observing;
 use crate::controller::pass::{Pass, deny_pause, is_ready, trouble};
+use crate::controller::proving::{self, Standing};
+use crate::controller::self_check::{explained, unlisted};
 use crate::controller::{reporting, reverting, rollout_asks};
 use crate::crd::{EnnoteSecretBinding, Hold, Mode};
 use crate::domain::conditions::is_synced;
@@ -44,6 +48,7 @@ const UNLISTED: Duration = Duration::from_millis(250);
 /// Only if the status could not be written; the pass is then repeated.
 pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>) -> Result<Action, ClusterError> {
     let binding = context.latest.newest(binding);
+    let _runs = context.pulse.pass(uid(&binding));
     if binding.metadata.deletion_timestamp.is_some() {
         context.inbox.unwant(uid(&binding));
         return Ok(Action::await_change());
@@ -52,10 +57,13 @@ pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>)
         Stand::Ours(binding) => binding,
         Stand::Theirs(again) => return Ok(Action::requeue(again)),
     };
+    context.pulse.step(uid(&binding));
     let (outcome, again, acknowledge) = match pass(&binding, &context).await {
         Pass::Hold(pause) => return Ok(Action::requeue(pause)),
         Pass::Done { outcome, again, acknowledge } => (outcome, again, acknowledge),
     };
+    let outcome = explained(outcome, binding.metadata.namespace.as_deref().unwrap_or_default(), &context).await;
+    context.pulse.step(uid(&binding));
     // What was known already answers no ask: the word that was asked for is still to come.
     let handled = acknowledge.is_some() && !(outcome == Outcome::Unchanged && again.is_none());
     binding_status::write(&binding, &outcome, handled, &context).await?;
@@ -68,7 +76,11 @@ pub async fn reconcile(binding: Arc<EnnoteSecretBinding>, context: Arc<Context>)
 }
 
 /// After a status write that failed.
-pub fn on_error(_: Arc<EnnoteSecretBinding>, error: &ClusterError, _: Arc<Context>) -> Action {
+pub fn on_error(binding: Arc<EnnoteSecretBinding>, error: &ClusterError, context: Arc<Context>) -> Action {
+    // No condition can tell it, but the log can.
+    if error.code() == Some(403) {
+        context.self_check.suspect(binding.metadata.namespace.as_deref().unwrap_or_default());
+    }
     Action::requeue(after(error))
 }
 
@@ -96,23 +108,56 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
     // A binding that is not known yet would pass for gone.
     let listed = [List::Bindings, List::Secrets].into_iter().all(|list| context.lists.has(&request.namespace, list));
     if !listed || !context.settled(&request.namespace) {
-        return Pass::Hold(UNLISTED);
+        return unlisted(&request, context).unwrap_or(Pass::Hold(UNLISTED));
     }
-    let memo = context.memos.of(&request);
-    let observed = context.index.observe(&request.namespace, request.target.as_str());
-    let allowed = ownership::check(&request, &observed, &context.rights(binding, &request, &observed));
+    if let Some(pass) = unproved(binding, &request, context).await {
+        return pass;
+    }
+    let observed = match looking::observe(&request, context).await {
+        Ok(observed) => observed,
+        Err(error) => return not_patched(&error, &request),
+    };
+    let pass = decide(binding, &request, observed, context).await;
+    looking::awaits(&request, &pass, context);
+    // What cannot be watched is looked at again in time.
+    pass.within(context.looks.as_ref().map(|looks| looks.left(&request)))
+}
+
+/// Nothing is written where the API server would not hold the agent to what it may do, and no payload is asked for.
+async fn unproved(binding: &EnnoteSecretBinding, request: &Request, context: &Context) -> Option<Pass> {
+    if request.mode == Mode::Observe {
+        return None;
+    }
+    match proving::secrets(&request.namespace, context).await {
+        Standing::Holds => None,
+        Standing::NotYet(pause) => Some(Pass::Hold(pause)),
+        Standing::Missing(problem) => {
+            context.inbox.unwant(&request.uid);
+            context.memos.forget(&request.uid);
+            Some(Pass::say_until(problem, proving::AGAIN))
+        }
+        Standing::Unknown(error) => {
+            let problem = error.problem("prove the admission policy by a dry run", &request.namespace);
+            Some(Pass::say_until(trouble(binding, problem), after(&error)))
+        }
+    }
+}
+
+async fn decide(binding: &EnnoteSecretBinding, request: &Request, observed: Observed, context: &Context) -> Pass {
+    let memo = context.memos.of(request);
+    let allowed = ownership::check(request, &observed, &context.rights(binding, request, &observed));
     if request.mode == Mode::Observe && (allowed.is_err() || !context.inbox.arrived_for(&request.uid)) {
-        let wanted = wanted(&request);
-        return observing::pass(binding, &request, &wanted, (&observed, allowed), memo, context);
+        let wanted = wanted(request);
+        return observing::pass(binding, request, &wanted, (&observed, allowed), memo, context);
     }
     if let Some(Memo { fact: Fact::Gone(version, problem), .. }) = &memo
         && request.mode == Mode::Sync
         && let Some(pass) =
-            tombstone(binding, &request, (&observed, allowed.is_ok()), (*version, problem), context).await
+            tombstone(binding, request, (&observed, allowed.is_ok()), (*version, problem), context).await
         && !context.inbox.arrived_for(&request.uid)
     {
         // The want stands for what comes after the deletion, also if its acknowledgement was lost with a status write.
-        context.want(&wanted(&request), *version, true);
+        context.want(&wanted(request), *version, true);
         return pass;
     }
     if let Err(problem) = allowed {
@@ -124,7 +169,7 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
     let (mut memo, mut kept) = (memo, None);
     match &observed {
         Observed::Present(secret) if request.mode == Mode::Sync => {
-            match keep(binding, &request, secret, context).await {
+            match keep(binding, request, secret, context).await {
                 Kept::Done(pass) => return pass,
                 Kept::For(time) => kept = time,
             }
@@ -136,15 +181,15 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
         }
         _ => {}
     }
-    let hold = reverting::hold(binding, &request, context);
+    let hold = reverting::hold(binding, request, context);
     let wanted = match &hold {
-        Some(hold) => held_back(&request, hold, &observed, binding, context),
-        None => wanted(&request),
+        Some(hold) => held_back(request, hold, &observed, binding, context),
+        None => wanted(request),
     };
     match context.inbox.take(&request.uid) {
         Some(arrival) => {
             let missing = arrival.pin.is_some() && hold.is_some();
-            let mut taken = take_in(binding, &request, arrival, context).await;
+            let mut taken = take_in(binding, request, arrival, context).await;
             if missing && matches!(&taken, Taken::Standing(denied) if denied.reason == Reason::Rollback) {
                 // Unsigned, so it is asked once more before it is believed.
                 let failures = memo.as_ref().map_or(0, |memo| memo.failures);
@@ -152,17 +197,17 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
                     return reverting::give_up(binding, context);
                 }
                 context.inbox.unwant(&request.uid);
-                context.remember(&request, Fact::Doubted(Instant::now() + ONCE_MORE), failures + 1);
+                context.remember(request, Fact::Doubted(Instant::now() + ONCE_MORE), failures + 1);
                 return Pass::say_until(Outcome::Unchanged, ONCE_MORE);
             }
             if let Taken::Held(_) = taken
-                && let Err(problem) = clean_up(binding, &request, context).await
+                && let Err(problem) = clean_up(binding, request, context).await
             {
                 taken = Taken::Again(problem);
             }
-            settle(binding, &request, wanted, taken, memo.map_or(0, |m| m.failures), context)
+            settle(binding, request, wanted, taken, memo.map_or(0, |m| m.failures), context)
         }
-        None => ask(binding, &request, &wanted, &observed, hold.map(|hold| hold.failed), memo, context).within(kept),
+        None => ask(binding, request, &wanted, &observed, hold.map(|hold| hold.failed), memo, context).within(kept),
     }
 }
 

@@ -10,17 +10,23 @@ use crate::cluster::workloads::Workloads;
 use crate::config::RolloutSettings;
 use crate::controller::claiming::Claims;
 use crate::controller::ledgers::Ledgers;
+use crate::controller::lists::Lists;
+use crate::controller::looking::Looks;
 use crate::controller::observing::Foreseen;
+use crate::controller::proving::Proofs;
+use crate::controller::self_check::SelfCheck;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::claim;
 use crate::domain::drift;
 use crate::domain::reason::Problem;
 use crate::domain::request::{Asks, Defaults, Request};
-use crate::rollout::workload::{Kind, Workload};
+use crate::faults::Faults;
+use crate::health::Pulse;
+use crate::rollout::workload::Workload;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -39,6 +45,10 @@ pub struct Context {
     pub secrets: Secrets,
     /// What is known of them.
     pub index: SecretIndex,
+    /// When Secrets are looked at that cannot be watched; none where they are watched.
+    pub looks: Option<Looks>,
+    /// What is proved of the admission policies, where something depends on them.
+    pub proofs: Option<Proofs>,
     /// Status and Events.
     pub status: StatusWriter,
     /// Stamps.
@@ -79,8 +89,14 @@ pub struct Context {
     pub agent: String,
     /// What is remembered of other agents.
     pub claims: Claims,
+    /// What the agent is not allowed.
+    pub self_check: SelfCheck,
     /// How long another agent has to answer.
     pub patience: Duration,
+    /// What a scenario makes go wrong.
+    pub faults: Faults,
+    /// For the heartbeat.
+    pub pulse: Pulse,
     /// When the process started.
     pub started: Instant,
     /// The latest time that [`Self::now`] gave by the cloud's word.
@@ -148,6 +164,9 @@ impl Context {
         self.reports.forget(uid);
         self.memos.end(uid);
         self.claims.forget(uid);
+        if let Some(looks) = &self.looks {
+            looks.forget(uid);
+        }
         self.latest.forget(uid);
         self.ledgers.remove(namespace, name, uid);
     }
@@ -340,72 +359,6 @@ impl Targets {
     }
 }
 
-/// One list that a watch begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum List {
-    /// Bindings.
-    Bindings,
-    /// Secrets.
-    Secrets,
-    /// Workloads of one kind.
-    Workloads(Kind),
-}
-
-impl List {
-    const ALL: [Self; 6] = [
-        Self::Bindings,
-        Self::Secrets,
-        Self::Workloads(Kind::Deployment),
-        Self::Workloads(Kind::StatefulSet),
-        Self::Workloads(Kind::DaemonSet),
-        Self::Workloads(Kind::Rollout),
-    ];
-
-    fn place(self) -> usize {
-        Self::ALL.iter().position(|list| *list == self).unwrap_or_default()
-    }
-}
-
-/// Which lists are complete, per watched namespace.
-pub struct Lists {
-    told: Mutex<HashMap<String, [bool; List::ALL.len()]>>,
-    /// What is told before anything is: the kinds that nobody watches.
-    first: [bool; List::ALL.len()],
-    watched: usize,
-    all: AtomicBool,
-}
-
-impl Lists {
-    /// For so many watched namespaces, and workloads of these kinds.
-    pub fn new(watched: usize, kinds: &[Kind]) -> Self {
-        let first = List::ALL.map(|list| matches!(list, List::Workloads(kind) if !kinds.contains(&kind)));
-        Self { told: Mutex::default(), first, watched, all: AtomicBool::new(false) }
-    }
-
-    /// A list is complete.
-    pub fn told(&self, namespace: &str, list: List) {
-        let mut told = lock(&self.told);
-        told.entry(namespace.to_owned()).or_insert(self.first)[list.place()] = true;
-        let complete = told.values().filter(|lists| lists.iter().all(|told| *told)).count();
-        self.all.store(complete >= self.watched, Ordering::Relaxed);
-    }
-
-    /// Whether a list of a namespace is complete.
-    pub fn has(&self, namespace: &str, list: List) -> bool {
-        lock(&self.told).get(namespace).is_some_and(|lists| lists[list.place()])
-    }
-
-    /// Whether all lists of a namespace are complete.
-    pub fn complete(&self, namespace: &str) -> bool {
-        lock(&self.told).get(namespace).is_some_and(|lists| lists.iter().all(|told| *told))
-    }
-
-    /// Whether all lists of all watched namespaces are complete.
-    pub fn all(&self) -> bool {
-        self.all.load(Ordering::Relaxed)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -430,31 +383,6 @@ mod tests {
         assert_eq!(newest("9"), "10");
         assert_eq!(newest("10"), "10");
         assert_eq!(newest("9"), "9", "dropped once the watch had it");
-    }
-
-    #[test]
-    fn a_namespace_is_complete_when_all_lists_are_that_somebody_watches() {
-        let apps = [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet];
-        let lists = Lists::new(1, &apps);
-        lists.told("n", List::Bindings);
-        lists.told("n", List::Secrets);
-        for _ in 0..3 {
-            lists.told("n", List::Workloads(Kind::Deployment));
-        }
-        lists.told("n", List::Workloads(Kind::DaemonSet));
-        assert!(
-            lists.has("n", List::Secrets) && !lists.complete("n") && !lists.all(),
-            "a relist is no other kind's list"
-        );
-        lists.told("n", List::Workloads(Kind::StatefulSet));
-        assert!(lists.complete("n") && lists.all() && !lists.complete("m"));
-        let with_argo = Lists::new(1, &Kind::ALL);
-        for list in [List::Bindings, List::Secrets].into_iter().chain(apps.map(List::Workloads)) {
-            with_argo.told("n", list);
-        }
-        assert!(!with_argo.complete("n") && !with_argo.all());
-        with_argo.told("n", List::Workloads(Kind::Rollout));
-        assert!(with_argo.complete("n") && with_argo.all());
     }
 
     #[tokio::test(start_paused = true)]

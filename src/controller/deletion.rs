@@ -3,6 +3,7 @@
 use crate::cluster::error::ClusterError;
 use crate::controller::binding::after;
 use crate::controller::context::Context;
+use crate::controller::looking;
 use crate::controller::pass::Pass;
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::deletions::{self, NOBODY};
@@ -51,7 +52,10 @@ pub(super) async fn tombstone(
         return say(held);
     }
     match context.secrets.hand_over(&request.namespace, target.as_str(), secret, NOBODY.0).await {
-        Ok(()) => say(format!("; Secret {target} was handed to the garbage collector")),
+        Ok(leaving) => {
+            context.index.seen(&request.namespace, target.as_str(), leaving);
+            say(format!("; Secret {target} was handed to the garbage collector"))
+        }
         Err(error) => Some(not_patched(&error, request)),
     }
 }
@@ -73,10 +77,13 @@ pub(super) async fn make_anew(request: &Request, secret: &Existing, context: &Co
     }
     let target = &request.target;
     Some(match context.secrets.hand_over(&request.namespace, target.as_str(), secret, "recreated-by-ennote").await {
-        Ok(()) => Pass::say(Problem::new(
-            Reason::AwaitingCollection,
-            format!("Secret {target} is being made anew, as {RECREATE} asks; waiting until the old one is gone"),
-        )),
+        Ok(leaving) => {
+            context.index.seen(&request.namespace, target.as_str(), leaving);
+            Pass::say(Problem::new(
+                Reason::AwaitingCollection,
+                format!("Secret {target} is being made anew, as {RECREATE} asks; waiting until the old one is gone"),
+            ))
+        }
         Err(error) => not_patched(&error, request),
     })
 }
@@ -91,7 +98,8 @@ pub(super) async fn clean_up(
     let earlier = binding.status.as_ref().and_then(|status| status.target.as_ref());
     let Some(earlier) = earlier.filter(|earlier| earlier.name != request.target.as_str()) else { return Ok(()) };
     let (namespace, name) = (&request.namespace, &earlier.name);
-    let mut observed = context.index.observe(namespace, name);
+    let look = looking::observe_earlier(namespace, name, context).await;
+    let mut observed = look.map_err(|error| error.problem("patch secrets", namespace))?;
     for _ in 0..ATTEMPTS {
         let Observed::Present(secret) = observed else { return Ok(()) };
         let owned = secret.owners.iter().any(|owner| owner.uid == request.uid);
@@ -99,12 +107,12 @@ pub(super) async fn clean_up(
             return Ok(());
         }
         match context.secrets.hand_over(namespace, name, &secret, "renamed-by-ennote").await {
-            Ok(()) => {
+            Ok(_) => {
                 tracing::info!(namespace, binding = request.binding, from = name, to = %request.target, "renamed");
                 return Ok(());
             }
             Err(error) if error.is_stale() => {
-                let now = context.secrets.fetch(namespace, name).await;
+                let now = looking::fetch(namespace, name, context).await;
                 observed = now.map_err(|error| error.problem("get secrets", namespace))?;
             }
             Err(error) => return Err(error.problem("patch secrets", namespace)),

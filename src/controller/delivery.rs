@@ -5,8 +5,9 @@ use crate::cloud::inbox::{Arrival, Denial, Word};
 use crate::cluster::error::{Chain, ClusterError};
 use crate::cluster::status::Notice;
 use crate::controller::context::Context;
+use crate::controller::looking;
 use crate::controller::observing::Foreseen;
-use crate::controller::{report, workload};
+use crate::controller::{report, rivals, workload};
 use crate::crd::{EnnoteSecretBinding, EnnoteSecretBindingStatus, Mode, SourceStatus, TargetStatus};
 use crate::crypto::envelope::{Expected, Opened};
 use crate::domain::conditions::is_synced;
@@ -195,9 +196,14 @@ async fn write(
     let edited = status.target.is_some() && !is_synced(status, request.generation);
     let mut observed = context.index.observe(namespace, request.target.as_str());
     for _ in 0..ATTEMPTS {
+        context.pulse.step(&request.uid);
         if let Err(problem) = ownership::check(request, &observed, &context.rights(binding, request, &observed)) {
             return Taken::Again(problem);
         }
+        observed = match rivals::own_first(request, observed, context).await {
+            Ok(observed) => observed,
+            Err(error) => return refused_call(&error, "patch secrets", request),
+        };
         let keys = data.len();
         let planned = plan(request, &observed, data, &payload.key, edited);
         let moves = status.content.as_deref() != Some(planned.prints.content().as_str());
@@ -212,6 +218,7 @@ async fn write(
                 "the binding is gone; nothing is written for it",
             ));
         }
+        context.faults.strike(&request.binding, planned.step.data()).await;
         let repair = (!edited && !moves).then(|| drifted(request, &observed, &planned.step)).flatten();
         match context.secrets.apply(&planned.step).await {
             Ok(existing) => {
@@ -238,13 +245,8 @@ async fn write(
                 }));
             }
             Err(error) if error.is_stale() => {
-                match (context.secrets.fetch(namespace, request.target.as_str()).await, planned.step) {
+                match (looking::fetch(namespace, request.target.as_str(), context).await, planned.step) {
                     (Ok(now), Step::Create(draft) | Step::Patch { draft, .. }) => {
-                        if let Observed::Present(secret) = &now {
-                            context.index.seen(namespace, request.target.as_str(), (**secret).clone());
-                        } else {
-                            context.index.gone(namespace, request.target.as_str(), None);
-                        }
                         (observed, data) = (now, draft.data);
                     }
                     (Err(error), _) => return refused_call(&error, "get secrets", request),

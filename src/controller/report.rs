@@ -2,7 +2,8 @@
 
 use crate::cluster::error::{Chain, ClusterError};
 use crate::cluster::status::WORKLOAD_MANAGER;
-use crate::controller::context::{Context, List};
+use crate::controller::context::Context;
+use crate::controller::lists::List;
 use crate::crd::EnnoteSecretBinding;
 use crate::rollout::workload::Kind;
 use kube::runtime::reflector::ObjectRef;

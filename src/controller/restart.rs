@@ -2,6 +2,7 @@
 
 use crate::cluster::error::{Chain, ClusterError};
 use crate::controller::context::Context;
+use crate::controller::proving::{self, Standing};
 use crate::controller::reverting;
 use crate::controller::workload::{Memo, Reader};
 use crate::crd::{EnnoteSecretBinding, OnFailure, RolloutPhase, RolloutStatus};
@@ -207,18 +208,27 @@ impl<'a> Pass<'a> {
         memo: &mut Memo,
     ) -> Result<Action, ClusterError> {
         let (namespace, workload) = (self.workload.namespace(), self.workload.key());
-        match self.context.workloads.stamp(self.workload, value).await {
-            Ok(()) => {}
-            Err(error) => {
+        match proving::workload(self.workload, self.context).await {
+            Standing::Holds => {}
+            Standing::NotYet(pause) => {
                 self.take_back(before);
-                let Some(said) = error.refusal() else {
-                    tracing::debug!(namespace, workload, error = %Chain(&error), "not stamped");
-                    return Err(error);
-                };
-                tracing::warn!(namespace, workload, said, "cannot restart");
-                self.pending(&Why::new(Cause::Refused, format!("the API server refused the restart: {said}")));
-                return Ok(self.wait(REFUSED_AGAIN).await);
+                return Ok(Action::requeue(pause));
             }
+            Standing::Missing(problem) => {
+                self.take_back(before);
+                tracing::warn!(
+                    namespace,
+                    workload,
+                    mend = problem.message,
+                    "not restarted: the admission policy is missing"
+                );
+                self.pending(&Why::new(Cause::PolicyMissing, problem.message));
+                return Ok(self.wait(proving::AGAIN).await);
+            }
+            Standing::Unknown(error) => return self.refused(error, before).await,
+        }
+        if let Err(error) = self.context.workloads.stamp(self.workload, value).await {
+            return self.refused(error, before).await;
         }
         *memo = Memo {
             stamp: Some(value.text(self.workload.kind)),
@@ -235,6 +245,19 @@ impl<'a> Pass<'a> {
         let note = format!("restarted for a new version of {}", bindings.join(", "));
         self.notify(self.reference(), None, false, "Restarted", &note).await;
         Ok(Action::requeue(self.again_after(self.now)))
+    }
+
+    async fn refused(&self, error: ClusterError, before: Vec<Option<RolloutStatus>>) -> Result<Action, ClusterError> {
+        let (namespace, workload) = (self.workload.namespace(), self.workload.key());
+        self.take_back(before);
+        let Some(said) = error.refusal() else {
+            tracing::debug!(namespace, workload, error = %Chain(&error), "not stamped");
+            return Err(error);
+        };
+        let said = self.context.self_check.why_not_stamped(namespace, &self.workload.kind.to_string(), said).await;
+        tracing::warn!(namespace, workload, said, "cannot restart");
+        self.pending(&Why::new(Cause::Refused, format!("the API server refused the restart: {said}")));
+        Ok(self.wait(REFUSED_AGAIN).await)
     }
 
     /// The bindings whose content a restart brings: those that moved, and those whose own restart is not over yet.

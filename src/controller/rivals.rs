@@ -1,8 +1,10 @@
 //! What the right to a Secret depends on, as the watches show it.
 
+use crate::cluster::error::ClusterError;
 use crate::controller::context::Context;
 use crate::crd::{EnnoteSecretBinding, Mode};
 use crate::domain::content::binding_id;
+use crate::domain::metadata;
 use crate::domain::observed::Observed;
 use crate::domain::ownership::{Rights, Rival};
 use crate::domain::request::Request;
@@ -34,6 +36,27 @@ impl Context {
         let target = binding.status.as_ref().and_then(|status| status.target.as_ref());
         let held = target.filter(|target| target.name == request.target.as_str()).map(|target| target.uid.clone());
         Rights { created: created(binding), held, rivals }
+    }
+}
+
+/// What carries another binding's label is owned before it is written: where Secrets cannot be read, the admission policy lets only
+/// its owner write that label over. The caller has checked that it may be taken.
+///
+/// # Errors
+/// The API server's refusal, but for one that something moved meanwhile.
+pub(super) async fn own_first(
+    request: &Request,
+    observed: Observed,
+    context: &Context,
+) -> Result<Observed, ClusterError> {
+    let (namespace, target) = (&request.namespace, request.target.as_str());
+    let Observed::Present(secret) = &observed else { return Ok(observed) };
+    let Some(owned) = metadata::claim(request, secret).filter(|_| context.looks.is_some()) else { return Ok(observed) };
+    match context.secrets.amend(namespace, target, secret, &owned).await {
+        Ok(now) => Ok(Observed::Present(Box::new(now))),
+        // The write that follows finds out the same, and everything is looked at again.
+        Err(error) if error.is_stale() => Ok(observed),
+        Err(error) => Err(error),
     }
 }
 

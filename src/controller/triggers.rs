@@ -3,7 +3,8 @@
 //! | source | wakes | verbs |
 //! |---|---|---|
 //! | binding created, spec or annotations edited, deleted; claim or answer of another agent | the binding, its workloads | ennotesecretbindings: get, list, watch |
-//! | Secret created, edited, deleted (metadata) | the bindings that write to it | secrets: get, list, watch |
+//! | Secret created, edited, deleted (metadata), where they can be watched | the bindings that write to it | secrets: get, list, watch |
+//! | a look at a Secret is due, where they cannot (`looking`) | the binding | secrets: patch |
 //! | Deployment, StatefulSet, DaemonSet changed | the workload | apps: get, list, watch |
 //! | Rollout of Argo changed, where the setting says so | the workload | argoproj.io: get, list, watch |
 //! | delivery from the cloud | the binding | - |
@@ -15,13 +16,15 @@
 use crate::cloud::state::LinkState;
 use crate::cluster::error::ClusterError;
 use crate::cluster::watch::{Change, SeenSecret, Watches};
-use crate::controller::context::{Context, List};
+use crate::controller::context::Context;
+use crate::controller::lists::List;
 use crate::controller::workload::WorkloadContext;
 use crate::controller::{binding, restart, workload};
 use crate::crd::EnnoteSecretBinding;
 use crate::domain::claim;
 use crate::domain::reason::{Problem, Reason};
 use crate::domain::request::Request;
+use crate::health::{Loop, TURN};
 use crate::rollout::workload::Workload;
 use futures::future::ready;
 use futures::stream::{BoxStream, Stream, StreamExt, select_all};
@@ -32,7 +35,8 @@ use kube::runtime::watcher::{self, Event};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream, WatchStream};
+use tokio::time::interval;
+use tokio_stream::wrappers::{IntervalStream, ReceiverStream, UnboundedReceiverStream, WatchStream};
 
 /// Passes at the same time; as many as the window of session keys has room for.
 const CONCURRENCY: u16 = 32;
@@ -59,6 +63,7 @@ pub async fn run(
     (stop_bindings, stop_workloads): (oneshot::Receiver<()>, oneshot::Receiver<()>),
 ) {
     let shared = context.shared.clone();
+    let pulse = shared.pulse.clone();
     let binding_reader = bindings.as_reader();
     let workload_reader = workloads.as_reader();
     let binding_changes = watch_bindings(&watches, namespaces, bindings, shared.clone());
@@ -83,7 +88,9 @@ pub async fn run(
         .graceful_shutdown_on(stopped(stop_workloads))
         .run(workload::reconcile, workload::on_error, context)
         .for_each(log);
-    futures::join!(for_bindings, for_workloads);
+    let passes = std::pin::pin!(async { futures::join!(for_bindings, for_workloads) });
+    let turns = IntervalStream::new(interval(TURN)).for_each(move |_| ready(pulse.stamp(Loop::Timer)));
+    futures::future::select(passes, turns).await;
 }
 
 async fn stopped(stop: oneshot::Receiver<()>) {
@@ -124,9 +131,17 @@ fn watch_bindings(
     let streams = namespaces.iter().map(|namespace| watches.bindings(namespace));
     let mut shapes = HashMap::new();
     open(&mut writer);
-    select_all(streams)
-        .filter_map(move |change| ready(binding_changed(change, &mut writer, &mut shapes, &context).map(Ok)))
-        .boxed()
+    // A turn now and then goes the way of the changes: it comes through as long as they do.
+    let turns = IntervalStream::new(interval(TURN)).map(|_| None);
+    let changes = futures::stream::select(select_all(streams).map(Some), turns);
+    let mut taken_in = move |change| match change {
+        Some(change) => binding_changed(change, &mut writer, &mut shapes, &context).map(Ok),
+        None => {
+            context.pulse.stamp(Loop::Watch);
+            None
+        }
+    };
+    changes.filter_map(move |change| ready(taken_in(change))).boxed()
 }
 
 /// A store fed by several watches is never "initialised" by one of them: it starts empty and open, and `Lists` tells what is
@@ -193,6 +208,10 @@ fn binding_changed(
             wake_all(&namespace, context);
             None
         }
+        Change::Refused { namespace } => {
+            context.self_check.suspect(&namespace);
+            None
+        }
     }
 }
 
@@ -240,6 +259,10 @@ fn watch_secrets(
     namespaces: &[String],
     context: Arc<Context>,
 ) -> BoxStream<'static, ObjectRef<EnnoteSecretBinding>> {
+    if context.looks.is_some() {
+        // They cannot be watched: passes look at them.
+        return futures::stream::pending().boxed();
+    }
     let streams = namespaces.iter().map(|namespace| watches.secrets(namespace));
     select_all(streams)
         .flat_map(move |change| {
@@ -255,6 +278,10 @@ fn watch_secrets(
                 Change::Listed { namespace } => {
                     context.lists.told(&namespace, List::Secrets);
                     wake_all(&namespace, &context);
+                    return futures::stream::iter(vec![]);
+                }
+                Change::Refused { namespace } => {
+                    context.self_check.suspect(&namespace);
                     return futures::stream::iter(vec![]);
                 }
             };
@@ -298,6 +325,10 @@ fn watch_workloads(
                 }
                 Change::Listed { namespace } => {
                     shared.lists.told(&namespace, List::Workloads(kind));
+                    None
+                }
+                Change::Refused { namespace } => {
+                    shared.self_check.suspect(&namespace);
                     None
                 }
             })

@@ -2,7 +2,8 @@
 
 use crate::cluster::error::ClusterError;
 use crate::controller::binding::after;
-use crate::controller::context::{Context, List};
+use crate::controller::context::Context;
+use crate::controller::lists::List;
 use crate::controller::restart::{Pass, change};
 use crate::controller::{reporting, rollout_asks};
 use crate::crd::{EnnoteSecretBinding, Mode, OnFailure, RolloutPhase};
@@ -86,6 +87,7 @@ pub(super) struct Reader {
 /// Only if the API server could not be asked to stamp; the pass is then repeated.
 pub async fn reconcile(workload: Arc<Workload>, context: Arc<WorkloadContext>) -> Result<Action, ClusterError> {
     let shared = &context.shared;
+    let _runs = shared.pulse.pass(workload.metadata.uid.as_deref().unwrap_or_default());
     if workload.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }

@@ -4,6 +4,7 @@
 //! Both: KDF 0x0001 HKDF-SHA256, AEAD 0x0002 AES-256-GCM. Private keys are kept as seeds of 32 bytes in either suite, and are
 //! parsed only where they open something: a parsed X-Wing key is fifty times as large.
 
+use crate::hardening::scrubbed;
 use crate::wire;
 use hpke::aead::{AeadTag, AesGcm256};
 use hpke::inout::InOutBuf;
@@ -134,15 +135,19 @@ fn open<K: Kem>(
     buffer.truncate(length);
     let enc = K::EncappedKey::from_bytes(enc)?;
     let private = K::PrivateKey::from_bytes(seed)?;
-    single_shot_open_inout_detached::<AesGcm256, HkdfSha256, K>(
-        &OpModeR::Base,
-        &private,
-        &enc,
-        info,
-        InOutBuf::from(buffer.as_mut_slice()),
-        aad,
-        &tag,
-    )?;
+    // At once: whatever is built on the heap from here on would take along what is left on the stack.
+    scrubbed(|| {
+        let plain = InOutBuf::from(buffer.as_mut_slice());
+        single_shot_open_inout_detached::<AesGcm256, HkdfSha256, K>(
+            &OpModeR::Base,
+            &private,
+            &enc,
+            info,
+            plain,
+            aad,
+            &tag,
+        )
+    })?;
     Ok(buffer)
 }
 

@@ -95,7 +95,7 @@ pub fn next(
     };
     set("Ready", ready);
     // What the Secret holds is one thing, whether the cloud would still give it another.
-    if !(reason.is_of_the_link() && is_synced(old, generation)) {
+    if !(reason.leaves_synced() && is_synced(old, generation)) {
         let differs = matches!(outcome, Outcome::Foreseen(forecast) if !forecast.equal);
         set("Synced", if differs { "False" } else { ready });
     }

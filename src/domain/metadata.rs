@@ -86,18 +86,48 @@ fn marks(wanted: BTreeMap<String, String>, ours: &BTreeSet<String>) -> Marks {
 
 /// Those of others, and ours unless the Secret is to be left behind.
 fn owners(request: &Request, there: &[Owner]) -> Vec<Owner> {
-    let mut owners: Vec<Owner> = there.iter().filter(|owner| owner.kind != "EnnoteSecretBinding").cloned().collect();
+    let mut owners: Vec<Owner> = there.iter().filter(|owner| !is_binding(owner)).cloned().collect();
     if !request.shape.retain {
-        owners.push(Owner {
-            api_version: "ennote.io/v1alpha1".to_owned(),
-            kind: "EnnoteSecretBinding".to_owned(),
-            name: request.binding.clone(),
-            uid: request.uid.clone(),
-            controller: !owners.iter().any(|owner| owner.controller),
-            blocks: false,
-        });
+        let controlled = owners.iter().any(|owner| owner.controller);
+        owners.push(binding_as_owner(request, !controlled));
     }
     owners
+}
+
+fn binding_as_owner(request: &Request, controller: bool) -> Owner {
+    Owner {
+        api_version: "ennote.io/v1alpha1".to_owned(),
+        kind: "EnnoteSecretBinding".to_owned(),
+        name: request.binding.clone(),
+        uid: request.uid.clone(),
+        controller,
+        blocks: false,
+    }
+}
+
+/// The binding as an owner of its Secret, unless that is to be left behind.
+pub fn owner(request: &Request, secret: Option<&Existing>) -> Option<Owner> {
+    let there = secret.map_or(&[][..], |secret| &secret.owners);
+    owners(request, there).into_iter().find(|owner| owner.uid == request.uid)
+}
+
+/// What makes a Secret that carries another binding's label this one's own, where only its owner may write the label over: the
+/// owner reference alone, before everything else. `None` where it is so already, or is not of the agent's at all.
+pub fn claim(request: &Request, secret: &Existing) -> Option<Metadata> {
+    let of_another = secret.managed_by.as_deref() == Some(MANAGED_BY.1)
+        && secret.binding_id.as_ref().is_some_and(|id| *id != request.binding_id())
+        && secret.adopt.as_ref() != Some(&request.binding);
+    if !of_another || secret.owners.iter().any(|owner| owner.uid == request.uid) {
+        return None;
+    }
+    let mut owners: Vec<Owner> = secret.owners.iter().filter(|owner| !is_binding(owner)).cloned().collect();
+    let controlled = owners.iter().any(|owner| owner.controller);
+    owners.push(binding_as_owner(request, !controlled));
+    Some(Metadata { owners: Some(owners), ..Metadata::default() })
+}
+
+fn is_binding(owner: &Owner) -> bool {
+    owner.kind == "EnnoteSecretBinding"
 }
 
 fn same(wanted: &[Owner], there: &[Owner]) -> bool {

@@ -18,6 +18,7 @@ pub mod outcome;
 pub mod ownership;
 pub mod reason;
 pub mod request;
+pub mod rights;
 pub mod secret_value;
 pub mod sync_plan;
 pub mod target;

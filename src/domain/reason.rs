@@ -25,6 +25,8 @@ pub enum Reason {
     ClusterError,
     /// RBAC or admission refused a call.
     Forbidden,
+    /// The admission policy that holds the agent is not in force.
+    PolicyMissing,
     /// The target belongs to someone else.
     Collision,
     /// The target was ours, and a person took our label from it.
@@ -82,7 +84,7 @@ pub enum Phase {
 
 impl Reason {
     /// All of them, for the documentation and its test.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Synced,
         Self::Observed,
         Self::Suspended,
@@ -93,6 +95,7 @@ impl Reason {
         Self::NamespaceTerminating,
         Self::ClusterError,
         Self::Forbidden,
+        Self::PolicyMissing,
         Self::Collision,
         Self::Released,
         Self::RecreateNeeded,
@@ -133,6 +136,11 @@ impl Reason {
         matches!(self, Self::IdentityLost | Self::RootChanged | Self::ClockDisagrees | Self::Banned)
     }
 
+    /// Whether what the Secret holds is as it was: it says what a person must mend before anything is written again.
+    pub fn leaves_synced(self) -> bool {
+        self.is_of_the_link() || self == Self::PolicyMissing
+    }
+
     /// Whether it says that a delivery is not what the cloud's core sends for this binding.
     pub fn refuses_a_delivery(self) -> bool {
         matches!(
@@ -157,6 +165,7 @@ impl Reason {
             }
             Self::NamespaceTerminating | Self::ClusterError => Phase::Retrying,
             Self::Forbidden
+            | Self::PolicyMissing
             | Self::Collision
             | Self::Released
             | Self::RecreateNeeded

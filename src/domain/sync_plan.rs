@@ -4,9 +4,9 @@ use crate::crd::EnnoteSecretBindingStatus;
 use crate::domain::conditions::is_synced;
 use crate::domain::content::{Fingerprints, StampKey};
 use crate::domain::drift::intact;
-use crate::domain::metadata::{Metadata, is_ours, whole};
+use crate::domain::metadata::{Metadata, is_ours, owner, whole};
 use crate::domain::name::{DataKey, SecretName};
-use crate::domain::observed::{Existing, Observed};
+use crate::domain::observed::{Existing, Observed, Owner};
 use crate::domain::request::Request;
 use crate::domain::secret_value::SecretData;
 
@@ -54,6 +54,16 @@ pub enum Step {
     Nothing(Box<Existing>),
 }
 
+impl Step {
+    /// What the Secret shall hold, where anything is to be written.
+    pub fn data(&self) -> Option<&SecretData> {
+        match self {
+            Self::Create(draft) | Self::Patch { draft, .. } => Some(&draft.data),
+            Self::Nothing(_) => None,
+        }
+    }
+}
+
 /// A Secret to be written.
 #[derive(Debug)]
 pub struct Draft {
@@ -67,6 +77,8 @@ pub struct Draft {
     pub immutable: bool,
     /// Labels, annotations, owners.
     pub metadata: Metadata,
+    /// The binding as an owner, unless the Secret is to be left behind.
+    pub owner: Option<Owner>,
     /// Plaintext.
     pub data: SecretData,
 }
@@ -90,6 +102,7 @@ pub fn plan(request: &Request, observed: &Observed, data: SecretData, key: &Stam
         kind: request.shape.kind.clone(),
         immutable: request.shape.immutable,
         metadata: whole(request, secret, &prints),
+        owner: owner(request, secret),
         data,
     };
     let step = match observed {

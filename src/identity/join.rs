@@ -131,7 +131,7 @@ impl Join {
             enc,
             sealed,
         };
-        Ok((Proved { t, suite, keyset }, finish))
+        Ok((Proved { t, suite, keyset, server_time_ms: challenge.server_time_ms }, finish))
     }
 }
 
@@ -159,9 +159,20 @@ pub struct Proved {
     t: [u8; 64],
     suite: Suite,
     keyset: Keyset,
+    server_time_ms: i64,
 }
 
 impl Proved {
+    /// The keys that the challenge stands under.
+    pub fn keyset(&self) -> &Keyset {
+        &self.keyset
+    }
+
+    /// When the cloud signed the challenge, Unix milliseconds.
+    pub fn server_time_ms(&self) -> i64 {
+        self.server_time_ms
+    }
+
     /// Checks the last message.
     ///
     /// # Errors
@@ -275,7 +286,8 @@ mod tests {
             wire::FinishResponse { joined: Some(sign(signer, Label::Joined, body.encode_to_vec())) }
         };
         let mut again = |answer: &wire::FinishResponse| {
-            Proved { t: proved.t, suite: proved.suite, keyset: proved.keyset.clone() }.finish(answer, &mut trust)
+            Proved { t: proved.t, suite: proved.suite, keyset: proved.keyset.clone(), server_time_ms: 0 }
+                .finish(answer, &mut trust)
         };
         assert_eq!(again(&joined(vec![0; 64], &core.join)).err(), Some(JoinError::Mismatch));
         assert_eq!(again(&joined(t.clone(), &core.root)).err(), Some(JoinError::Signature(SignatureError::UnknownKey)));

@@ -1,36 +1,45 @@
-//! The agent's Ed25519 key: made in memory, never written, wiped on drop.
+//! The agent's Ed25519 key: made in a locked page, never written, wiped on drop. It is unfolded on the stack for each signature,
+//! which is overwritten after it.
 
 use crate::crypto::signed::{self, Label};
+use crate::hardening::scrubbed;
+use crate::locked::Locked;
 use crate::wire;
 use ed25519_dalek::SigningKey;
 use rand_core::CryptoRng;
 use std::fmt;
-use zeroize::Zeroizing;
 
 /// The key of this life of the process.
-pub struct AgentKey(Box<SigningKey>);
+pub struct AgentKey {
+    seed: Locked<32>,
+    public: [u8; 32],
+}
 
 impl AgentKey {
     /// Makes a key.
     pub fn generate(rng: &mut impl CryptoRng) -> Self {
-        let mut seed = Zeroizing::new([0; 32]);
-        rng.fill_bytes(seed.as_mut_slice());
-        Self(Box::new(SigningKey::from_bytes(&seed)))
+        let seed = Locked::new(|bytes| rng.fill_bytes(bytes));
+        let public = scrubbed(|| SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes());
+        Self { seed, public }
     }
 
     /// The 32 raw bytes to register.
     pub fn public(&self) -> Vec<u8> {
-        self.0.verifying_key().as_bytes().to_vec()
+        self.public.to_vec()
     }
 
     /// A detached signature over the parts.
     pub fn sign_parts(&self, label: Label, parts: &[&[u8]]) -> Vec<u8> {
-        signed::sign_parts(&self.0, label, parts).to_vec()
+        self.unfolded(|key| signed::sign_parts(key, label, parts).to_vec())
     }
 
     /// An envelope around an encoded message.
     pub fn sign(&self, label: Label, body: Vec<u8>) -> wire::Signed {
-        signed::sign(&self.0, label, body)
+        self.unfolded(|key| signed::sign(key, label, body))
+    }
+
+    fn unfolded<T>(&self, sign: impl FnOnce(&SigningKey) -> T) -> T {
+        scrubbed(|| sign(&SigningKey::from_bytes(self.seed.expose())))
     }
 }
 

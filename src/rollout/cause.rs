@@ -27,6 +27,8 @@ pub enum Cause {
     AwaitingPodDeletion,
     /// The API server refused the patch.
     Refused,
+    /// The admission policy that holds the agent to restarts is not in force.
+    PolicyMissing,
     /// Nothing runs.
     NoReplicas,
     /// It carries the stamp already.

@@ -44,6 +44,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- regexReplaceAll ":[0-9]+$" $authority "" -}}
 {{- end -}}
 
+{{/* Port of the cloud: 443 where its address names none. */}}
+{{- define "ennote-agent.apiPort" -}}
+{{- regexFind ":[0-9]+$" (.Values.ennote.api.url | trimSuffix "/") | trimPrefix ":" | default "443" -}}
+{{- end -}}
+
 {{- define "ennote-agent.audience" -}}
 {{- .Values.ennote.auth.audience | default (printf "https://%s/agent-join" (include "ennote-agent.apiHost" .)) -}}
 {{- end -}}
@@ -64,4 +69,51 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 true
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Begins the names of the admission policies. A namespace holds no dot, so no two installations share one. */}}
+{{- define "ennote-agent.policy" -}}
+{{- .Values.admissionPolicy.name | default (printf "%s.%s" (include "ennote-agent.fullname" .) .Release.Namespace) -}}
+{{- end -}}
+
+{{/* "true" when this release brings the admission policies: asked for, and served by the cluster (Kubernetes 1.30). */}}
+{{- define "ennote-agent.bringsPolicy" -}}
+{{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" -}}
+{{- if and .Values.admissionPolicy.create $served (not .Values.admissionPolicy.installedByPlatform) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* strict where the admission policies are, else compatible. */}}
+{{- define "ennote-agent.rbacMode" -}}
+{{- $stands := or (eq (include "ennote-agent.bringsPolicy" .) "true") .Values.admissionPolicy.installedByPlatform -}}
+{{- if and (eq .Values.rbac.mode "strict") (not $stands) -}}
+{{- fail "rbac.mode strict is safe only under the admission policies: leave admissionPolicy.create true on Kubernetes 1.30 or newer (for helm template: --api-versions admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy), or have the platform team apply examples/platform/admission-policy.yaml and set admissionPolicy.installedByPlatform to true, or set rbac.mode to compatible" -}}
+{{- end -}}
+{{- .Values.rbac.mode | default (ternary "strict" "compatible" $stands) -}}
+{{- end -}}
+
+{{/* A text of someone else's in a refusal: as it is where it can be told without quoting, else empty. */}}
+{{- define "ennote-agent.told" -}}
+({{ . }}.matches('^[A-Za-z0-9._/:-]{1,253}$') ? {{ . }} : '')
+{{- end -}}
+
+{{/* Whether a workload may be restarted at all: by its own word, or by what the settings allow beyond it. */}}
+{{- define "ennote-agent.optIn" -}}
+- name: says
+  expression: "'ennote.io/restart' in variables.oldA ? variables.oldA['ennote.io/restart'].trim() : ''"
+{{- if .Values.rollouts.consumers }}
+- name: optedIn
+  expression: "!(variables.says in ['never', 'false'])"
+{{- else if .Values.rollouts.reloader }}
+- name: optedIn
+  expression: >-
+    variables.says == ''
+    ? ['reloader.stakater.com/auto', 'secret.reloader.stakater.com/auto', 'secret.reloader.stakater.com/reload'].exists(k,
+    k in variables.oldA || k in {{ .template }})
+    : !(variables.says in ['never', 'false'])
+{{- else }}
+- name: optedIn
+  expression: "!(variables.says in ['', 'never', 'false'])"
+{{- end }}
 {{- end -}}

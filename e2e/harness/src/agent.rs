@@ -93,6 +93,28 @@ impl Agent {
         Ok(Self { running: None, options, binary, client: plane.client().await?, server, dir, volumes: None })
     }
 
+    /// From the next start on it is this binary of the workspace: another build of the same agent.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn runs(&mut self, binary: &str) -> Result<()> {
+        self.binary = Settings::from_env()?.binary(binary)?;
+        Ok(())
+    }
+
+    /// From the next start on it reaches the API server at `host:port`, as through a [`crate::cable::Cable`].
+    pub fn dials(&mut self, address: &str) {
+        self.server = format!("https://{address}");
+    }
+
+    /// `host:port` of its API server.
+    ///
+    /// # Errors
+    /// When it has no such form.
+    pub fn dialled(&self) -> Result<&str> {
+        self.server.strip_prefix("https://").with_context(|| format!("{} is not https", self.server))
+    }
+
     /// Waits for the chart's pod, brings its volumes here, and starts the agent. In the same pod as before it is what a
     /// restarted container is: it finds the token files as they were left.
     ///

@@ -35,8 +35,17 @@ pub struct AuditEvent {
 }
 
 impl AuditEvent {
-    /// Whether the request changes an object (a dry run counts too).
+    /// Whether the request is to store something: a dry run is not, and neither is the agent's look at a Secret, an empty patch.
     pub fn is_write(&self) -> bool {
+        !self.is_trial() && self.is_of_a_writing_verb()
+    }
+
+    /// Whether the agent sends this only to be answered: a dry run that its policy has to refuse, or a look at a Secret.
+    pub fn is_trial(&self) -> bool {
+        self.uri.contains("dryRun=All") || self.uri.contains("fieldManager=ennote-agent-look")
+    }
+
+    fn is_of_a_writing_verb(&self) -> bool {
         matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
     }
 
@@ -163,6 +172,9 @@ mod tests {
         let (events, mark) = read(&log, START).unwrap();
         assert_eq!(events.iter().map(|event| event.code).collect::<Vec<_>>(), [200, 403]);
         assert!(events[1].is_denied() && !events[1].is_write());
+        let patch = |uri: &str| AuditEvent { verb: "patch".to_owned(), uri: uri.to_owned(), ..events[0].clone() };
+        assert!(patch("/x?fieldManager=ennote-agent").is_write());
+        assert!(!patch("/x?fieldManager=ennote-agent-look").is_write() && !patch("/x?dryRun=All").is_write());
         assert_eq!(mark, AuditMark(whole.len() as u64));
     }
 

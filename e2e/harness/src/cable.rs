@@ -1,4 +1,4 @@
-//! A TCP path that can be broken: silence without FIN, a cut on command, after so many bytes, or when idle.
+//! A TCP path that can be broken: silence without FIN, a cut on command, after so many bytes, in mid-body, or when idle.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,6 +28,10 @@ struct Counts {
     ended: AtomicUsize,
     /// Bytes towards the client until the connection that carries the last of them is closed; 0: no limit.
     left: AtomicUsize,
+    /// A connection that carries so many bytes towards the server without an answer is closed; 0: none.
+    large: AtomicUsize,
+    /// How many were closed for that.
+    resets: AtomicUsize,
 }
 
 /// A path to one address. Dropping it ends it.
@@ -112,6 +116,17 @@ impl Cable {
         self.counts.left.load(Ordering::Relaxed) == 0
     }
 
+    /// From now on a connection is closed when so many bytes have gone towards the server and no answer has come: the client
+    /// sees a reset in the middle of a body, since the rest of it stays unread. 0 ends it.
+    pub fn reset_bodies_of(&self, bytes: usize) {
+        self.counts.large.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many connections that has cost.
+    pub fn resets(&self) -> usize {
+        self.counts.resets.load(Ordering::Relaxed)
+    }
+
     /// Closes connections on which nothing passes for so long.
     pub fn cut_idle(&self, limit: Duration) {
         self.orders.send_modify(|orders| orders.idle = Some(limit));
@@ -141,6 +156,8 @@ async fn carry(
     let (mut near_in, mut near_out) = near.into_split();
     let (mut far_in, mut far_out) = far.into_split();
     let (mut up, mut down) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+    // Towards the server since the client was last answered.
+    let mut body = 0;
     loop {
         let now = *orders.borrow_and_update();
         if number <= now.cut {
@@ -156,11 +173,20 @@ async fn carry(
                 changed = orders.changed() => changed.map_err(io::Error::other)?,
                 read = near_in.read(&mut up) => match read? {
                     0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    read => far_out.write_all(&up[..read]).await?,
+                    read => {
+                        body += read;
+                        let large = counts.large.load(Ordering::Relaxed);
+                        if large > 0 && body >= large {
+                            counts.resets.fetch_add(1, Ordering::Relaxed);
+                            return Err(io::ErrorKind::ConnectionAborted.into());
+                        }
+                        far_out.write_all(&up[..read]).await?;
+                    }
                 },
                 read = far_in.read(&mut down) => match read? {
                     0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                     read => {
+                        body = 0;
                         let left = counts.left.load(Ordering::Relaxed);
                         let passes = if left == 0 { read } else { read.min(left) };
                         near_out.write_all(&down[..passes]).await?;

@@ -10,6 +10,8 @@ pub mod control_plane;
 pub mod devcloud;
 pub mod dial;
 pub mod evil;
+pub mod gate;
+pub mod memory;
 pub mod node;
 pub mod ports;
 pub mod process;

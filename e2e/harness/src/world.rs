@@ -110,7 +110,9 @@ impl World {
         }
         let cloud = DevCloud::start(options.cloud).await?;
         let mut of_agent = agent::Options::new(&namespace);
-        of_agent.environment = options.environment;
+        // What a look finds is awaited here, and a scenario is to wait for seconds.
+        of_agent.environment = vec![("ENNOTE_LOOK_EVERY".to_owned(), "1".to_owned())];
+        of_agent.environment.extend(options.environment);
         let agent = Agent::new(&plane, of_agent).await?;
         let mut values = json!({
             "ennote": {
@@ -302,6 +304,17 @@ impl World {
         }
         if self.cloud.pid().is_some() {
             self.cloud.stop().await?;
+        }
+        // Of the whole cluster, so they outlive the namespace; and each one costs every request of the others a look.
+        let release = format!("app.kubernetes.io/instance={RELEASE}");
+        let policies = ["validatingadmissionpolicies", "validatingadmissionpolicybindings"];
+        for kind in policies {
+            let names = self.plane.kubectl(&["get", kind, "-o", "name", "-l", &release]).await?.ok()?;
+            let ours = format!(".{}.", self.namespace);
+            let ours: Vec<&str> = names.lines().filter(|name| name.contains(&ours)).collect();
+            if !ours.is_empty() {
+                self.plane.kubectl(&[&["delete", "--wait=false"], &ours[..]].concat()).await?.ok()?;
+            }
         }
         for namespace in &self.watched {
             Api::<Namespace>::all(self.client.clone()).delete(namespace, &DeleteParams::default()).await?;

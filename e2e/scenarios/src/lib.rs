@@ -175,9 +175,9 @@ impl Requests {
         self.0.iter().filter(of).filter(|e| e.is_write() && e.code < 300).count()
     }
 
-    /// Requests that RBAC or admission refused.
+    /// Requests that RBAC or admission refused, but for those that ask to be refused.
     pub fn denied(&self) -> Vec<&AuditEvent> {
-        self.0.iter().filter(|e| e.is_denied()).collect()
+        self.0.iter().filter(|e| e.is_denied() && !e.is_trial()).collect()
     }
 }
 

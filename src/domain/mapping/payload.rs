@@ -12,6 +12,8 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::ops::Deref;
+use zeroize::Zeroizing;
 
 /// Deeper nesting is refused: no person writes it, and each level is parsed again.
 const MAX_DEPTH: usize = 64;
@@ -66,19 +68,76 @@ pub(super) fn resolve<'a>(
     Ok(Some(here))
 }
 
-/// A string without its quotes and escapes, everything else as it was written, without white space between tokens.
-pub(super) fn raw(value: &RawValue) -> Result<Cow<'_, str>, MappingError> {
-    let text = value.get();
-    if !text.starts_with('"') {
-        return Ok(Cow::Owned(compact(text)));
+/// A value as text: a slice of the payload, or a copy that is wiped.
+pub(super) enum Plain<'a> {
+    Slice(&'a str),
+    Copy(Zeroizing<String>),
+}
+
+impl Deref for Plain<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        match self {
+            Self::Slice(text) => text,
+            Self::Copy(text) => text,
+        }
     }
-    let text: Text<'_> =
-        serde_json::from_str(text).map_err(|_| MappingError::Unusable("a string has a broken escape".to_owned()))?;
-    Ok(text.0)
+}
+
+/// A string without its quotes and escapes, everything else as it was written, without white space between tokens.
+pub(super) fn raw(value: &RawValue) -> Result<Plain<'_>, MappingError> {
+    let text = value.get();
+    match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        None => Ok(Plain::Copy(compact(text))),
+        Some(inner) if !inner.contains('\\') => Ok(Plain::Slice(inner)),
+        Some(inner) => unescape(inner)
+            .map(Plain::Copy)
+            .ok_or_else(|| MappingError::Unusable("a string has a broken escape".to_owned())),
+    }
+}
+
+/// What stands between the quotes of a JSON string, without its escapes (RFC 8259 section 7). By hand, since serde_json leaves
+/// what it takes apart in a buffer that grows and is not wiped; no escape is shorter than what it stands for.
+fn unescape(inner: &str) -> Option<Zeroizing<String>> {
+    let mut out = Zeroizing::new(String::with_capacity(inner.len()));
+    let mut rest = inner;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.push_str(before);
+        let mut tail = after.chars();
+        let kind = tail.next()?;
+        rest = tail.as_str();
+        out.push(match kind {
+            '"' | '\\' | '/' => kind,
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'u' => {
+                let mut units = [unit(&mut rest)?, 0];
+                let pair = (0xd800..0xdc00).contains(&units[0]);
+                if pair {
+                    rest = rest.strip_prefix("\\u")?;
+                    units[1] = unit(&mut rest)?;
+                }
+                char::decode_utf16(units.into_iter().take(1 + usize::from(pair))).next()?.ok()?
+            }
+            _ => return None,
+        });
+    }
+    out.push_str(rest);
+    Some(out)
+}
+
+/// Four hexadecimal digits, taken off `rest`.
+fn unit(rest: &mut &str) -> Option<u16> {
+    let (digits, tail) = rest.split_at_checked(4)?;
+    *rest = tail;
+    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
 }
 
 /// JSON without white space between tokens.
-pub(super) fn compact(raw: &str) -> String {
+pub(super) fn compact(raw: &str) -> Zeroizing<String> {
     let (mut quoted, mut escaped) = (false, false);
     let keep = |c: &char| {
         if quoted {
@@ -92,7 +151,9 @@ pub(super) fn compact(raw: &str) -> String {
             true
         }
     };
-    raw.chars().filter(keep).collect()
+    let mut out = Zeroizing::new(String::with_capacity(raw.len()));
+    out.extend(raw.chars().filter(keep));
+    out
 }
 
 pub(super) fn check(value: &RawValue, depth: usize) -> Result<(), MappingError> {
@@ -182,5 +243,54 @@ impl<'de: 'a, 'a> Deserialize<'de> for Array<'a> {
             }
         }
         deserializer.deserialize_seq(Visit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// As serde_json reads it, or refused like there.
+    fn same(text: &str) {
+        let Ok(value) = serde_json::from_str::<&RawValue>(text) else { return };
+        let ours = raw(value).ok().map(|text| text.to_string());
+        assert_eq!(ours, serde_json::from_str::<String>(text).ok(), "{text}");
+    }
+
+    #[test]
+    fn escapes_are_taken_apart_as_serde_json_does() {
+        for inner in [
+            "",
+            "plain",
+            r#"a\"b\\c\/d"#,
+            r"\b\f\n\r\t",
+            r"\u0041\u00fc\u20AC",
+            r"\ud83d\ude00!",
+            r"\ud83d",
+            r"\ude00",
+            r"\ud83dx",
+            r"\ud83d\n",
+            r"\ud83d\u0041",
+            r"\u00g0",
+            r"\u+123",
+            r"\u12",
+            r"\x",
+            "ü\\tü",
+        ] {
+            same(&format!("\"{inner}\""));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_string_is_taken_apart_as_serde_json_does(text: String) {
+            same(&serde_json::to_string(&text).unwrap());
+        }
+
+        #[test]
+        fn any_escapes_are_taken_apart_or_refused_as_serde_json_does(inner in r#"([a-z]|\\[\\/bfnrtux"]|\\u(d[89cd])?[0-9a-fA-F]{2,4})*"#) {
+            same(&format!("\"{inner}\""));
+        }
     }
 }

@@ -1,13 +1,11 @@
-//! What the agent may not do and does not do: other namespaces, other people's Secrets, other verbs, ports.
+//! What the agent may not do and does not do: other namespaces, other people's Secrets, other verbs.
 
 use anyhow::{Context, Result, bail, ensure};
 use ennote_harness::audit::{AuditEvent, START};
-use ennote_harness::sockets::{Socket, sockets};
 use ennote_harness::world::{AGENT, Options, World, tree};
 use ennote_scenarios::{
-    LATER, Requests, SOON, apply_in, binding, binding_in, binding_with, condition, mark, message, object, raw,
-    secret_path, until_baseline, until_collected, until_condition, until_condition_in, until_rollout, until_version,
-    workload,
+    Requests, SOON, apply_in, binding, binding_in, binding_with, condition, mark, message, object, raw, secret_path,
+    until_baseline, until_collected, until_condition, until_condition_in, until_rollout, until_version, workload,
 };
 use kube::Client;
 use serde_json::{Value, json};
@@ -58,8 +56,10 @@ async fn two_namespaces_sync_and_a_third_is_out_of_reach() -> Result<()> {
     // The third was never asked for, nor was anything of the whole cluster.
     let (requests, _) = Requests::since(&world, START).await?;
     let watched = [&own, &second, &ungranted];
+    // What it may do itself is asked of no namespace in particular.
+    let of_others = |event: &&AuditEvent| event.resource != "selfsubjectaccessreviews";
     let strays: Vec<&AuditEvent> =
-        requests.0.iter().filter(|e| !e.resource.is_empty() && !watched.contains(&&e.namespace)).collect();
+        requests.0.iter().filter(|e| !e.resource.is_empty() && !watched.contains(&&e.namespace)).filter(of_others).collect();
     ensure!(strays.is_empty(), "the agent asked beyond its namespaces: {strays:#?}");
     let unseen = binding_in(&world, &third, "db").await?;
     ensure!(unseen["status"] == json!({"observedGeneration": -1}), "its status is {}", unseen["status"]);
@@ -67,7 +67,8 @@ async fn two_namespaces_sync_and_a_third_is_out_of_reach() -> Result<()> {
     // And it could not: the agent's own token, tried by hand.
     let token = world.agent.local_path("/var/run/secrets/kubernetes.io/serviceaccount/token")?;
     let client = world.plane.client_as(std::fs::read_to_string(token)?.trim()).await?;
-    let listed = status(&client, "GET", &format!("/api/v1/namespaces/{own}/secrets"), Value::Null).await?;
+    let bindings = format!("/apis/ennote.io/v1alpha1/namespaces/{own}/ennotesecretbindings");
+    let listed = status(&client, "GET", &bindings, Value::Null).await?;
     ensure!(listed == 200, "the token is good where it should be, but {listed}");
     let secret = json!({"metadata": {"name": "new"}});
     let stamp = json!({"spec": {"template": {"metadata": {"annotations": {"a": "b"}}}}});
@@ -210,65 +211,28 @@ async fn a_normal_run_stays_within_the_role() -> Result<()> {
     let role: Value = serde_json::from_str(&role)?;
     let rules = role["rules"].as_array().context("the Role has rules")?;
     let (about, other): (Vec<_>, Vec<_>) = requests.0.iter().partition(|event| !event.resource.is_empty());
-    let beyond: Vec<_> = about.iter().filter(|event| !granted(rules, event)).collect();
+    // Everybody may ask about themselves.
+    let asks = |event: &&&AuditEvent| event.resource == "selfsubjectaccessreviews" && event.verb == "create";
+    let beyond: Vec<_> = about.iter().filter(|event| !granted(rules, event) && !asks(event)).collect();
     ensure!(beyond.is_empty(), "the Role grants none of {beyond:#?}");
     ensure!(other.iter().all(|event| event.verb == "get"), "more than a look at the server: {other:#?}");
     ensure!(requests.denied().is_empty(), "denied: {:#?}", requests.denied());
-    let failed: Vec<_> = requests.0.iter().filter(|event| event.code >= 400).collect();
+    let failed: Vec<_> = requests.0.iter().filter(|event| event.code >= 400 && !event.is_trial()).collect();
     ensure!(failed.is_empty(), "refused otherwise: {failed:#?}");
 
     // The log is that of a run: every kind of write was there, and no more of them than it took.
     ensure!(requests.secret_writes() == 2, "{} writes of a Secret", requests.secret_writes());
     ensure!(requests.restarts() == 1, "{} restarts", requests.restarts());
-    for (resource, verb) in [("ennotesecretbindings", "patch"), ("events", "create"), ("secrets", "watch")] {
+    for (resource, verb) in [("ennotesecretbindings", "patch"), ("events", "create"), ("secrets", "patch")] {
         ensure!(about.iter().any(|event| event.resource == resource && event.verb == verb), "no {verb} of {resource}");
     }
+    // Strict mode, which the chart has chosen: no Secret was read.
+    let read: Vec<_> =
+        about.iter().filter(|e| e.resource == "secrets" && !["create", "patch"].contains(&e.verb.as_str())).collect();
+    ensure!(read.is_empty(), "Secrets were read: {read:#?}");
     // And the judgement can say no.
     let stray = AuditEvent { verb: "delete".to_owned(), ..about[0].clone() };
     ensure!(!granted(rules, &stray), "a delete passes for granted");
-    world.stop().await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_socket_listens_in_any_phase() -> Result<()> {
-    let mut world = World::start("sockets", Options { token: false, agent: false, ..Options::default() }).await?;
-    // What the check finds where there is something to be found.
-    let cloud = sockets(world.cloud.pid().context("the cloud runs")?)?;
-    let open = |kind: &str, part: &str| cloud.iter().any(|s| s.listening && s.kind == kind && s.local.contains(part));
-    ensure!(open("tcp", &world.cloud.address()), "the cloud's port is not seen: {cloud:?}");
-    ensure!(open("unix", "/data/"), "the cloud's admin socket is not seen: {cloud:?}");
-
-    world.agent.start().await?;
-    let mut seen: Vec<(&str, Vec<Socket>)> = Vec::new();
-    let phases = [("waits for a token", "could not join"), ("joined", "all wants are declared")];
-    for (phase, line) in phases {
-        if phase == "joined" {
-            world.new_token().await?;
-        }
-        world
-            .eventually(phase, LATER, async || {
-                // A table read while a connection comes or goes is read again.
-                if let Ok(sockets) = world.agent.sockets() {
-                    seen.push((phase, sockets));
-                }
-                ensure!(world.agent.log().contains(line), "the log does not say {line:?}");
-                Ok(())
-            })
-            .await?;
-    }
-    world.cloud.put("payments db", &[("password", "one")]).await?;
-    world.apply(&binding("db", "payments db")).await?;
-    until_version(&world, "db", 1).await?;
-    world.cloud.put("payments db", &[("password", "two")]).await?;
-    until_version(&world, "db", 2).await?;
-    let synced = world.eventually("a table", SOON, async || world.agent.sockets()).await?;
-    ensure!(synced.iter().any(|s| s.kind == "tcp"), "not even its own connections are seen: {synced:?}");
-    seen.push(("synced", synced));
-    for phase in ["waits for a token", "joined", "synced"] {
-        ensure!(seen.iter().any(|(of, _)| *of == phase), "the phase {phase:?} was not looked at");
-    }
-    let listening: Vec<_> = seen.iter().filter(|(_, all)| all.iter().any(|s| s.listening)).collect();
-    ensure!(listening.is_empty(), "it listens: {listening:?}");
     world.stop().await
 }
 

@@ -173,10 +173,14 @@ async fn probes_tell_starting_ready_and_stalled_apart() -> Result<()> {
     world.agent.signal(rustix::process::Signal::STOP)?;
     let file = world.agent.local_path("/run/ennote/heartbeat")?;
     let text = std::fs::read_to_string(&file)?;
-    let (at, word) = text.trim().split_once(' ').context("a time and a word")?;
+    let (first, loops) = text.split_once('\n').context("lines")?;
+    let (at, word) = first.split_once(' ').context("a time and a word")?;
     ensure!(word == "ready", "the heartbeat says {word}");
+    for of in ["stream", "renew", "apply", "watch", "timer"] {
+        ensure!(loops.contains(&format!("{of} ")), "no stamp of {of}: {loops}");
+    }
     let old = at.parse::<u64>()?.checked_sub(120_000).context("this machine has just started")?;
-    std::fs::write(&file, format!("{old} {word}\n"))?;
+    std::fs::write(&file, format!("{old} {word}\n{loops}"))?;
     for said in [alive(&world).await?.refused()?, ready(&world).await?.refused()?] {
         ensure!(said.contains("the last heartbeat is 12"), "{said}");
     }
@@ -193,5 +197,32 @@ async fn probes_tell_starting_ready_and_stalled_apart() -> Result<()> {
     let synced = until_version(&world, "db", 1).await?;
     ensure!(condition(&synced, "Fresh").is_some(), "{}", synced["status"]);
     world.agent.stop().await?;
+    world.stop().await
+}
+
+/// Whether the network enforces it is the cluster's matter. That it is taken, and whom it is about, is the chart's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_policy_is_taken_and_is_about_the_agents_pod_alone() -> Result<()> {
+    let world = World::start("network", Options::default()).await?;
+    world.apply(&workload("Deployment", "web", "db")).await?;
+    world.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).await?;
+    let policy = ["get", "networkpolicy", "ennote-agent", "-o", "json"];
+    let policy: serde_json::Value = serde_json::from_str(&world.kubectl(&policy).await?)?;
+    ensure!(policy["spec"]["policyTypes"] == serde_json::json!(["Ingress", "Egress"]), "{policy}");
+    ensure!(policy["spec"]["ingress"].is_null(), "something may come in: {policy}");
+    let ports: Vec<u64> = policy["spec"]["egress"][1]["ports"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|port| port["port"].as_u64())
+        .collect();
+    let cloud: u64 = world.cloud.address().rsplit(':').next().context("a port")?.parse()?;
+    ensure!(ports == [443, 6443, cloud], "{ports:?}");
+    let labels = policy["spec"]["podSelector"]["matchLabels"].as_object().context("a selector")?;
+    let selector: Vec<String> =
+        labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let selected = world.kubectl(&["get", "pods", "-l", &selector.join(","), "-o", "name"]).await?;
+    let own = world.agent.pod()?.metadata.name.clone().context("a name")?;
+    ensure!(selected.trim() == format!("pod/{own}"), "it is about {selected}");
     world.stop().await
 }
