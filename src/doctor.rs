@@ -51,7 +51,10 @@ async fn of_policies(policies: Option<Policies>, reviews: &Reviews, run: &RunSet
     let user = reviews.user().await;
     let mut findings = Vec::new();
     for namespace in run.namespaces() {
-        let held = policies.holds_secrets(&namespace).await.map_err(|error| Chain(&error).to_string());
+        let held = policies
+            .holds_secrets(&namespace, &Default::default())
+            .await
+            .map_err(|error| error.refusal().unwrap_or_else(|| Chain(&error).to_string()));
         findings.push(judgement::policy(&policies.name(About::Secrets), &namespace, held, user.as_deref()));
     }
     findings

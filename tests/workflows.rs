@@ -287,6 +287,7 @@ fn the_readme_asks_for_the_workflow_that_signs() -> Result {
         .map(|(name, _)| format!("ennote-io/ennote-agent/{WORKFLOWS}/{name}"))
         .collect();
     assert_eq!(builder, named);
+    assert_eq!(after(&readme, "--source-ref "), [format!("refs/tags/v{version}")], "no other branch or tag");
     Ok(())
 }
 

@@ -56,6 +56,9 @@ pub enum ClusterError {
     /// The admission policy refused a write to a Secret of somebody else's, and told whose it is.
     #[error("the admission policy refused it: the Secret is somebody else's")]
     Foreign(Box<Existing>),
+    /// What was to be created is there by now.
+    #[error("the Secret is there by now")]
+    Appeared,
     /// No answer in time.
     #[error("the API server did not answer within {} s", super::DEADLINE.as_secs())]
     TimedOut,
@@ -86,6 +89,17 @@ impl ClusterError {
         from_status(&Status { code, ..status })
     }
 
+    /// From a Status that was the answer to a proof, which holds nothing of anybody's: its sentence may be kept.
+    pub(super) fn refused_proof(code: u16, status: Status) -> Self {
+        let sentence = one_line(&status.message);
+        match from_status(&Status { code, ..status }) {
+            Self::Refused { code: code @ (403 | 422 | 400), reason, causes, .. } => {
+                Self::Refused { code, reason, causes, sentence: Some(sentence).filter(|text| !text.is_empty()) }
+            }
+            other => other,
+        }
+    }
+
     /// HTTP status of a refusal.
     pub fn code(&self) -> Option<u16> {
         match self {
@@ -111,7 +125,7 @@ impl ClusterError {
 
     /// Whether what was observed is out of date: observe again and decide anew.
     pub fn is_stale(&self) -> bool {
-        matches!(self, Self::Foreign(_)) || matches!(self.code(), Some(404 | 409))
+        matches!(self, Self::Foreign(_) | Self::Appeared) || matches!(self.code(), Some(404 | 409))
     }
 
     fn causes(&self) -> &[Cause] {
@@ -183,12 +197,14 @@ fn from_status(status: &Status) -> ClusterError {
     let of_secrets = status.details.as_ref().is_some_and(|details| details.kind == "secrets");
     let message = &status.message;
     let admission = message.starts_with("admission webhook ") || message.contains(": ValidatingAdmissionPolicy '");
-    let sentence = ((status.code == 403 || admission) && !of_secrets && !message.is_empty()).then(|| {
-        let line = message.replace(|c: char| c.is_control(), " ");
-        line.chars().take(MAX_SENTENCE).collect()
-    });
+    let sentence =
+        ((status.code == 403 || admission) && !of_secrets && !message.is_empty()).then(|| one_line(message));
     let reason = REASONS.iter().find(|known| **known == status.reason).copied().unwrap_or_default().to_owned();
     ClusterError::Refused { code: status.code, reason, causes, sentence }
+}
+
+fn one_line(message: &str) -> String {
+    message.replace(|c: char| c.is_control(), " ").chars().take(MAX_SENTENCE).collect()
 }
 
 /// An error with its sources, for one log line.

@@ -12,6 +12,7 @@ use kube::Client;
 use kube::client::Body;
 use kube::core::Status;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// Field manager of the requests that are meant to be refused.
 pub const PROOF_MANAGER: &str = "ennote-agent-proof";
@@ -62,13 +63,18 @@ impl Policies {
         format!("{}.{}", self.base, about.suffix())
     }
 
-    /// Whether a Secret without the agent's labels, and a finalizer on one that has them, is refused by the policy.
+    /// Whether a Secret without the agent's labels, and a finalizer on one that has them, is refused by the policy. `labels` are those
+    /// that others may ask for: of several policies that refuse, the API server names one.
     ///
     /// # Errors
     /// Any other refusal, which proves nothing.
-    pub async fn holds_secrets(&self, namespace: &str) -> Result<bool, ClusterError> {
+    pub async fn holds_secrets(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<bool, ClusterError> {
         let name = self.granted.as_deref().unwrap_or(PROOF_MANAGER);
-        let metadata = serde_json::json!({"name": name, "finalizers": ["ennote.io/proof"]});
+        let metadata = serde_json::json!({"name": name, "labels": labels, "finalizers": ["ennote.io/proof"]});
         let secret = serde_json::json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata});
         let all = format!("/api/v1/namespaces/{namespace}/secrets");
         match &self.granted {
@@ -121,7 +127,7 @@ impl Policies {
         if is_by(&told.message, &self.name(about)) {
             return Ok(true);
         }
-        Err(ClusterError::refused(status.as_u16(), &answer))
+        Err(ClusterError::refused_proof(status.as_u16(), told))
     }
 }
 

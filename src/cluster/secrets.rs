@@ -63,6 +63,11 @@ impl SecretIndex {
         }
     }
 
+    /// Nobody asks for it any more, and nobody would tell of it.
+    pub fn unknown(&self, namespace: &str, name: &str) {
+        self.known().secrets.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
     /// It is gone: the object of this uid, or whatever has that name if the uid is not known.
     pub fn gone(&self, namespace: &str, name: &str, uid: Option<&str>) {
         let mut known = self.known();
@@ -140,8 +145,12 @@ impl Secrets {
     pub async fn apply(&self, step: &Step) -> Result<Existing, ClusterError> {
         match step {
             Step::Nothing(secret) => Ok((**secret).clone()),
-            // An apply that creates is authorised with the name, which a POST is not. It takes nothing that another owns.
+            // An apply that creates is authorised with the name, which a POST is not. It would add to what somebody made meanwhile:
+            // the policy refuses that, and where there is none, what is there is asked for right before.
             Step::Create(draft) if self.grants.by_name => {
+                if self.grants.read && self.fetch(&draft.namespace, draft.name.as_str()).await? != Observed::Absent {
+                    return Err(ClusterError::Appeared);
+                }
                 self.send(Act::Apply, item(draft), body::apply(draft, None)).await
             }
             Step::Create(draft) => self.send(Act::Create, collection(&draft.namespace), body::create(draft)).await,

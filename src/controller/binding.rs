@@ -115,7 +115,7 @@ async fn pass(binding: &EnnoteSecretBinding, context: &Context) -> Pass {
     }
     let observed = match looking::observe(&request, context).await {
         Ok(observed) => observed,
-        Err(error) => return not_patched(&error, &request),
+        Err(error) => return not_patched(&error, &request, context),
     };
     let pass = decide(binding, &request, observed, context).await;
     looking::awaits(&request, &pass, context);
@@ -128,7 +128,7 @@ async fn unproved(binding: &EnnoteSecretBinding, request: &Request, context: &Co
     if request.mode == Mode::Observe {
         return None;
     }
-    match proving::secrets(&request.namespace, context).await {
+    match proving::secrets(request, context).await {
         Standing::Holds => None,
         Standing::NotYet(pause) => Some(Pass::Hold(pause)),
         Standing::Missing(problem) => {
@@ -137,7 +137,7 @@ async fn unproved(binding: &EnnoteSecretBinding, request: &Request, context: &Co
             Some(Pass::say_until(problem, proving::AGAIN))
         }
         Standing::Unknown(error) => {
-            let problem = error.problem("prove the admission policy by a dry run", &request.namespace);
+            let problem = proving::unanswered(&error, &request.namespace);
             Some(Pass::say_until(trouble(binding, problem), after(&error)))
         }
     }
@@ -247,7 +247,7 @@ async fn keep(binding: &EnnoteSecretBinding, request: &Request, secret: &Existin
                 Kept::For(Some(context.memos.until_repair(&request.uid)))
             }
         }
-        Err(error) => Kept::Done(not_patched(&error, request)),
+        Err(error) => Kept::Done(not_patched(&error, request, context)),
     }
 }
 

@@ -166,6 +166,12 @@ impl Context {
         self.claims.forget(uid);
         if let Some(looks) = &self.looks {
             looks.forget(uid);
+            // Where they are watched, a deletion is told.
+            if let Some(target) = self.targets.of(namespace, name)
+                && self.targets.bindings(namespace, &target).iter().all(|binding| binding == name)
+            {
+                self.index.unknown(namespace, &target);
+            }
         }
         self.latest.forget(uid);
         self.ledgers.remove(namespace, name, uid);

@@ -56,12 +56,22 @@ pub(super) async fn tombstone(
             context.index.seen(&request.namespace, target.as_str(), leaving);
             say(format!("; Secret {target} was handed to the garbage collector"))
         }
-        Err(error) => Some(not_patched(&error, request)),
+        Err(error) => Some(not_patched(&error, request, context)),
     }
 }
 
 /// What has moved meanwhile is looked at again, and nobody is told: it is no fault.
-pub(super) fn not_patched(error: &ClusterError, request: &Request) -> Pass {
+pub(super) fn not_patched(error: &ClusterError, request: &Request, context: &Context) -> Pass {
+    if error.is_stale()
+        && let Some(looks) = &context.looks
+    {
+        // No event tells what it is now.
+        looks.forget(&request.uid);
+    }
+    told(error, request)
+}
+
+fn told(error: &ClusterError, request: &Request) -> Pass {
     if error.is_stale() {
         return Pass::Hold(after(error));
     }
@@ -84,7 +94,7 @@ pub(super) async fn make_anew(request: &Request, secret: &Existing, context: &Co
                 format!("Secret {target} is being made anew, as {RECREATE} asks; waiting until the old one is gone"),
             ))
         }
-        Err(error) => not_patched(&error, request),
+        Err(error) => not_patched(&error, request, context),
     })
 }
 
@@ -133,9 +143,9 @@ mod tests {
     fn a_conflict_is_no_fault_that_is_told() {
         let refused = |code| ClusterError::Refused { code, reason: String::new(), causes: vec![], sentence: None };
         for code in [404, 409] {
-            assert!(matches!(not_patched(&refused(code), &request()), Pass::Hold(_)), "{code}");
+            assert!(matches!(told(&refused(code), &request()), Pass::Hold(_)), "{code}");
         }
-        let Pass::Done { outcome, again, .. } = not_patched(&refused(403), &request()) else { panic!("not told") };
+        let Pass::Done { outcome, again, .. } = told(&refused(403), &request()) else { panic!("not told") };
         assert!(
             matches!(outcome, crate::domain::outcome::Outcome::Problem(problem) if problem.reason == Reason::Forbidden)
         );

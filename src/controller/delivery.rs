@@ -195,17 +195,14 @@ async fn write(
     let namespace = &request.namespace;
     let edited = status.target.is_some() && !is_synced(status, request.generation);
     let mut observed = context.index.observe(namespace, request.target.as_str());
+    let mut owned_before = None;
     for _ in 0..ATTEMPTS {
         context.pulse.step(&request.uid);
         if let Err(problem) = ownership::check(request, &observed, &context.rights(binding, request, &observed)) {
             return Taken::Again(problem);
         }
-        observed = match rivals::own_first(request, observed, context).await {
-            Ok(observed) => observed,
-            Err(error) => return refused_call(&error, "patch secrets", request),
-        };
         let keys = data.len();
-        let planned = plan(request, &observed, data, &payload.key, edited);
+        let mut planned = plan(request, &observed, data, &payload.key, edited);
         let moves = status.content.as_deref() != Some(planned.prints.content().as_str());
         let next = (&payload.source, &planned.prints, &observed);
         if moves && let Err(error) = settle(binding, request, status, next, context).await {
@@ -220,6 +217,10 @@ async fn write(
         }
         context.faults.strike(&request.binding, planned.step.data()).await;
         let repair = (!edited && !moves).then(|| drifted(request, &observed, &planned.step)).flatten();
+        match rivals::own_first(request, &mut observed, &mut planned.step, context).await {
+            Ok(before) => owned_before = owned_before.or(before),
+            Err(error) => return refused_call(&error, "patch secrets", request),
+        }
         match context.secrets.apply(&planned.step).await {
             Ok(existing) => {
                 if let Some((reason, note)) = repair {
@@ -254,6 +255,7 @@ async fn write(
                 }
             }
             Err(error) => {
+                rivals::give_back(request, &observed, owned_before, context).await;
                 if let Observed::Present(secret) = &observed
                     && error.is_of_what_cannot_change()
                 {

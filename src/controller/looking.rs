@@ -99,10 +99,13 @@ pub(super) async fn observe(request: &Request, context: &Context) -> Result<Obse
 /// # Errors
 /// Any but 404.
 pub(super) async fn fetch(namespace: &str, target: &str, context: &Context) -> Result<Observed, ClusterError> {
+    let before = context.index.observe(namespace, target);
     let seen = context.secrets.fetch(namespace, target).await?;
-    match &seen {
-        Observed::Present(secret) => context.index.seen(namespace, target, (**secret).clone()),
-        Observed::Absent => context.index.gone(namespace, target, None),
+    match (&seen, before) {
+        (Observed::Present(secret), _) => context.index.seen(namespace, target, (**secret).clone()),
+        // Of what was known when it was asked: another pass may have written one since.
+        (Observed::Absent, Observed::Present(secret)) => context.index.gone(namespace, target, Some(&secret.uid)),
+        (Observed::Absent, Observed::Absent) => {}
     }
     Ok(seen)
 }

@@ -2,9 +2,10 @@
 //! write in a namespace, and again and again while the agent runs.
 
 use crate::cluster::error::ClusterError;
-use crate::cluster::policy::{About, Policies};
+use crate::cluster::policy::{About, PROOF_MANAGER, Policies};
 use crate::controller::context::Context;
 use crate::domain::reason::{Problem, Reason};
+use crate::domain::request::Request;
 use crate::rollout::workload::Workload;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +23,9 @@ const INSTALLED_AGAIN: Duration = Duration::from_millis(250);
 
 type Place = (String, About);
 /// One at a time is proved in one place; the others wait for what comes of it.
-type Proof = Arc<tokio::sync::Mutex<Option<(Instant, bool)>>>;
+type Proof = Arc<tokio::sync::Mutex<Option<(Instant, Answer)>>>;
+/// Whether it holds. A failure is remembered, too: all who wait for it would else ask again, one after the other.
+type Answer = Result<bool, Arc<ClusterError>>;
 
 /// What has been proved, and until when that counts.
 pub struct Proofs {
@@ -40,8 +43,8 @@ pub(super) enum Standing {
     NotYet(Duration),
     /// Not in force.
     Missing(Problem),
-    /// The question was not answered.
-    Unknown(ClusterError),
+    /// The question was not answered, or another one refused before the policy was asked.
+    Unknown(Arc<ClusterError>),
 }
 
 impl Proofs {
@@ -55,21 +58,21 @@ impl Proofs {
         namespace: &str,
         about: About,
         ask: impl Future<Output = Result<bool, ClusterError>>,
-    ) -> Result<bool, ClusterError> {
+    ) -> Answer {
         let place = (namespace.to_owned(), about);
         let proof = self.proofs.lock().unwrap_or_else(PoisonError::into_inner).entry(place).or_default().clone();
         let mut proof = proof.lock().await;
-        match *proof {
-            Some((until, holds)) if until > Instant::now() => Ok(holds),
+        match &*proof {
+            Some((until, answer)) if *until > Instant::now() => answer.clone(),
             _ => {
-                let holds = ask.await?;
-                let lasts = match holds {
-                    true => self.lasts,
-                    false if self.is_early() => INSTALLED_AGAIN,
-                    false => MISSING_AGAIN,
+                let answer = ask.await.map_err(Arc::new);
+                let lasts = match answer {
+                    Ok(true) => self.lasts,
+                    Ok(false) if self.is_early() => INSTALLED_AGAIN,
+                    Ok(false) | Err(_) => MISSING_AGAIN,
                 };
-                *proof = Some((Instant::now() + lasts, holds));
-                Ok(holds)
+                *proof = Some((Instant::now() + lasts, answer.clone()));
+                answer
             }
         }
     }
@@ -92,10 +95,11 @@ impl Proofs {
     }
 }
 
-/// Whether Secrets may be written in this namespace.
-pub(super) async fn secrets(namespace: &str, context: &Context) -> Standing {
+/// Whether Secrets may be written in the namespace of this request.
+pub(super) async fn secrets(request: &Request, context: &Context) -> Standing {
     let Some(proofs) = &context.proofs else { return Standing::Holds };
-    let asked = proofs.prove(namespace, About::Secrets, proofs.policies.holds_secrets(namespace)).await;
+    let (namespace, labels) = (&request.namespace, &request.shape.labels);
+    let asked = proofs.prove(namespace, About::Secrets, proofs.policies.holds_secrets(namespace, labels)).await;
     standing(asked, About::Secrets, namespace, proofs)
 }
 
@@ -107,7 +111,22 @@ pub(super) async fn workload(workload: &Workload, context: &Context) -> Standing
     standing(asked, about, namespace, proofs)
 }
 
-fn standing(asked: Result<bool, ClusterError>, about: About, namespace: &str, proofs: &Proofs) -> Standing {
+/// What to say of a question that was not answered. The proof holds nothing of anybody's, so that a refusal of it may be quoted.
+pub(super) fn unanswered(error: &ClusterError, namespace: &str) -> Problem {
+    match error.refusal() {
+        Some(said) => Problem::new(
+            Reason::Forbidden,
+            format!(
+                "the admission policy cannot be proved in {namespace}, so nothing is written there: the dry run that it has to refuse was \
+                 refused before that: {said}. Grant what the chart's Role does, or let who runs that policy or webhook leave out field \
+                 manager {PROOF_MANAGER}"
+            ),
+        ),
+        None => error.problem("prove the admission policy by a dry run", namespace),
+    }
+}
+
+fn standing(asked: Answer, about: About, namespace: &str, proofs: &Proofs) -> Standing {
     match asked {
         Ok(true) => Standing::Holds,
         Ok(false) if proofs.is_early() => Standing::NotYet(INSTALLED_AGAIN),

@@ -225,10 +225,21 @@ impl<'a> Pass<'a> {
                 self.pending(&Why::new(Cause::PolicyMissing, problem.message));
                 return Ok(self.wait(proving::AGAIN).await);
             }
-            Standing::Unknown(error) => return self.refused(error, before).await,
+            Standing::Unknown(error) => {
+                self.take_back(before);
+                return match error.refusal() {
+                    Some(said) => Ok(self.refused(said).await),
+                    None => Ok(Action::requeue(proving::AGAIN)),
+                };
+            }
         }
         if let Err(error) = self.context.workloads.stamp(self.workload, value).await {
-            return self.refused(error, before).await;
+            self.take_back(before);
+            let Some(said) = error.refusal() else {
+                tracing::debug!(namespace, workload, error = %Chain(&error), "not stamped");
+                return Err(error);
+            };
+            return Ok(self.refused(said).await);
         }
         *memo = Memo {
             stamp: Some(value.text(self.workload.kind)),
@@ -247,17 +258,12 @@ impl<'a> Pass<'a> {
         Ok(Action::requeue(self.again_after(self.now)))
     }
 
-    async fn refused(&self, error: ClusterError, before: Vec<Option<RolloutStatus>>) -> Result<Action, ClusterError> {
+    async fn refused(&self, said: String) -> Action {
         let (namespace, workload) = (self.workload.namespace(), self.workload.key());
-        self.take_back(before);
-        let Some(said) = error.refusal() else {
-            tracing::debug!(namespace, workload, error = %Chain(&error), "not stamped");
-            return Err(error);
-        };
         let said = self.context.self_check.why_not_stamped(namespace, &self.workload.kind.to_string(), said).await;
         tracing::warn!(namespace, workload, said, "cannot restart");
         self.pending(&Why::new(Cause::Refused, format!("the API server refused the restart: {said}")));
-        Ok(self.wait(REFUSED_AGAIN).await)
+        self.wait(REFUSED_AGAIN).await
     }
 
     /// The bindings whose content a restart brings: those that moved, and those whose own restart is not over yet.

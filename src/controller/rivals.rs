@@ -1,13 +1,14 @@
 //! What the right to a Secret depends on, as the watches show it.
 
-use crate::cluster::error::ClusterError;
+use crate::cluster::error::{Chain, ClusterError};
 use crate::controller::context::Context;
 use crate::crd::{EnnoteSecretBinding, Mode};
 use crate::domain::content::binding_id;
-use crate::domain::metadata;
-use crate::domain::observed::Observed;
+use crate::domain::metadata::{self, Metadata};
+use crate::domain::observed::{Observed, Owner};
 use crate::domain::ownership::{Rights, Rival};
 use crate::domain::request::Request;
+use crate::domain::sync_plan::Step;
 use kube::runtime::reflector::ObjectRef;
 
 impl Context {
@@ -40,23 +41,47 @@ impl Context {
 }
 
 /// What carries another binding's label is owned before it is written: where Secrets cannot be read, the admission policy lets only
-/// its owner write that label over. The caller has checked that it may be taken.
+/// its owner write that label over. Gives who owned it before, if that was changed.
 ///
 /// # Errors
 /// The API server's refusal, but for one that something moved meanwhile.
 pub(super) async fn own_first(
     request: &Request,
-    observed: Observed,
+    observed: &mut Observed,
+    step: &mut Step,
     context: &Context,
-) -> Result<Observed, ClusterError> {
-    let (namespace, target) = (&request.namespace, request.target.as_str());
-    let Observed::Present(secret) = &observed else { return Ok(observed) };
-    let Some(owned) = metadata::claim(request, secret).filter(|_| context.looks.is_some()) else { return Ok(observed) };
-    match context.secrets.amend(namespace, target, secret, &owned).await {
-        Ok(now) => Ok(Observed::Present(Box::new(now))),
+) -> Result<Option<Vec<Owner>>, ClusterError> {
+    let (Observed::Present(secret), Step::Patch { draft, resource_version, .. }) = (&observed, step) else {
+        return Ok(None);
+    };
+    let Some(owned) = metadata::claim(request, secret).filter(|_| context.looks.is_some()) else { return Ok(None) };
+    match context.secrets.amend(&request.namespace, request.target.as_str(), secret, &owned).await {
+        Ok(now) => {
+            let before = secret.owners.clone();
+            resource_version.clone_from(&now.resource_version);
+            draft.metadata.owners = Some(metadata::owners(request, &now.owners));
+            *observed = Observed::Present(Box::new(now));
+            Ok(Some(before))
+        }
         // The write that follows finds out the same, and everything is looked at again.
-        Err(error) if error.is_stale() => Ok(observed),
+        Err(error) if error.is_stale() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// The write was refused: what was only owned for it must not go with this binding.
+pub(super) async fn give_back(request: &Request, observed: &Observed, before: Option<Vec<Owner>>, context: &Context) {
+    let (Observed::Present(secret), Some(before)) = (observed, before) else { return };
+    let (namespace, target) = (&request.namespace, request.target.as_str());
+    let owners = Metadata { owners: Some(before), ..Metadata::default() };
+    match context.secrets.amend(namespace, target, secret, &owners).await {
+        Ok(now) => context.index.seen(namespace, target, now),
+        Err(error) => tracing::warn!(
+            namespace,
+            secret = target,
+            error = %Chain(&error),
+            "the Secret is owned by this binding although it could not be written: it goes when the binding is deleted"
+        ),
     }
 }
 

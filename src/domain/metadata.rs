@@ -85,7 +85,7 @@ fn marks(wanted: BTreeMap<String, String>, ours: &BTreeSet<String>) -> Marks {
 }
 
 /// Those of others, and ours unless the Secret is to be left behind.
-fn owners(request: &Request, there: &[Owner]) -> Vec<Owner> {
+pub fn owners(request: &Request, there: &[Owner]) -> Vec<Owner> {
     let mut owners: Vec<Owner> = there.iter().filter(|owner| !is_binding(owner)).cloned().collect();
     if !request.shape.retain {
         let controlled = owners.iter().any(|owner| owner.controller);

@@ -93,10 +93,14 @@ pub async fn until_heard<T>(
 
 /// The version of a delivery to this binding.
 pub fn delivered_to(frame: &Frame, binding: &str) -> Option<u64> {
+    header(frame).filter(|header| header.binding == binding).map(|header| header.version)
+}
+
+/// What stands on a delivery, for everybody to read.
+pub fn header(frame: &Frame) -> Option<wire::Header> {
     let Frame::Cloud(cloud_frame::Frame::Have(have)) = frame else { return None };
     let Some(wire::have::Answer::Sealed(sealed)) = &have.answer else { return None };
-    let header = wire::Header::decode(sealed.header.as_slice()).ok()?;
-    (header.binding == binding).then_some(header.version)
+    wire::Header::decode(sealed.header.as_slice()).ok()
 }
 
 #[cfg(test)]

@@ -139,6 +139,8 @@ pub(crate) fn on_workloads(namespace: &str, plural: &str) -> Vec<Act> {
     }
     if plural != "daemonsets" {
         forbidden.push(("replicas", json!({"spec": {"replicas": 0}})));
+        let number = json!({"deprecated.daemonset.template.generation": "password=hunter2"});
+        forbidden.push(("the number of a DaemonSet's template", json!({"metadata": {"annotations": number}})));
     }
     let kind = |what: &str| format!("{plural}: {what}");
     let mut acts: Vec<Act> = forbidden
@@ -232,6 +234,8 @@ pub(crate) fn on_secrets(namespace: &str) -> Vec<Act> {
                 s["metadata"]["ownerReferences"] = owner("EnnoteSecretBinding", "ennote.io/v1alpha1", true);
             }),
         ),
+        ("as a release of Helm", with(&|s| s["metadata"]["labels"]["owner"] = "helm".into())),
+        ("of Helm's type", with(&|s| s["type"] = "helm.sh/release.v1".into())),
         ("marked for adoption", with(&|s| s["metadata"]["annotations"]["ennote.io/adopt"] = "mine".into())),
     ];
     for (what, body) in creations {
@@ -247,7 +251,7 @@ pub(crate) fn on_secrets(namespace: &str) -> Vec<Act> {
     for target in ["foreign", "released", "another", "platform-token"] {
         let at = path(target);
         let say = |what: &str| format!("{target}: {what}");
-        // What is another binding's may be looked at, and written by that binding alone.
+        // What is another binding's may be looked at: it is the agent's all the same. Only its label may not move in one step.
         if target != "another" {
             acts.push(Act::patch(ByPolicy, &say("a look"), &at, MERGE, json!({})));
             acts.push(Act::patch(ByPolicy, &say("a dry look"), &format!("{at}?dryRun=All"), MERGE, json!({})));

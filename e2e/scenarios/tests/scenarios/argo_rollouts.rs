@@ -1,6 +1,8 @@
 //! Rollouts of Argo restart by `spec.restartAt`, where the setting says so. Argo's controller is played by the test: it is not
 //! what is tested, and its pods are not either.
 
+use crate::acts::{self, Act, Want};
+use crate::admission::thief;
 use anyhow::{Context, Result, ensure};
 use ennote_harness::control_plane::{ControlPlane, Options as PlaneOptions};
 use ennote_harness::world::{Options, World};
@@ -178,4 +180,54 @@ async fn rollouts_of_argo_restart_once_where_the_setting_says_so_and_are_not_ask
     ensure!(asked.is_empty(), "{asked:?}");
     ensure!(get(&off, "web").await?["spec"]["restartAt"].is_null());
     off.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_rollout_only_its_restart_may_change_and_only_where_it_opted_in() -> Result<()> {
+    let plane = Arc::new(ControlPlane::start(PlaneOptions::default()).await?);
+    let values = json!({"rollouts": {"argo": true}});
+    let options = Options { plane: Some(plane), values, agent: false, token: false, ..Options::default() };
+    let world = World::start("argo-acts", options).await?;
+    install_argo(&world).await?;
+    world.apply(&manifest("opted", json!({"ennote.io/restart": "auto"}), |_| ())).await?;
+    world.apply(&manifest("other", json!({}), |_| ())).await?;
+    let (client, policy) = (thief(&world).await?, format!("ennote-agent.{}", world.namespace));
+    let all = format!("/apis/argoproj.io/v1alpha1/namespaces/{}/rollouts", world.namespace);
+    let (opted, other) = (format!("{all}/opted"), format!("{all}/other"));
+    let restart = json!({"spec": {"restartAt": "2026-01-01T00:00:00Z"}});
+    let mut with_replicas = restart.clone();
+    with_replicas["spec"]["replicas"] = 0.into();
+    let mut forbidden: Vec<Act> = [
+        ("replicas", json!({"spec": {"replicas": 0}})),
+        ("replicas with a restart", with_replicas),
+        ("pause", json!({"spec": {"paused": true}})),
+        ("image", json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "evil"}]}}}})),
+        ("template annotation", json!({"spec": {"template": {"metadata": {"annotations": {"a": "b"}}}}})),
+        ("strategy", json!({"spec": {"strategy": {"canary": {"steps": []}}}})),
+        ("label", json!({"metadata": {"labels": {"a": "b"}}})),
+        ("annotation", json!({"metadata": {"annotations": {"a": "b"}}})),
+        ("the opt-in", json!({"metadata": {"annotations": {"ennote.io/restart": "never"}}})),
+        ("finalizer", json!({"metadata": {"finalizers": ["example.com/a"]}})),
+        ("nothing", json!({})),
+    ]
+    .into_iter()
+    .map(|(what, body)| Act::patch(Want::ByPolicy, what, &opted, acts::MERGE, body))
+    .collect();
+    forbidden.push(Act::patch(Want::ByPolicy, "without an opt-in", &other, acts::MERGE, restart.clone()));
+    forbidden.push(Act::new(Want::ByRole, "delete", "DELETE", &opted, Value::Null));
+    forbidden.push(Act::new(Want::ByRole, "create", "POST", &all, json!({"metadata": {"name": "new"}})));
+    world
+        .eventually("the policies are in force", SOON, async || {
+            let wrong = forbidden[0].judge(&client, &policy).await?;
+            ensure!(wrong.is_none(), "{wrong:?}");
+            Ok(())
+        })
+        .await?;
+    let allowed = Act::patch(Want::Allowed, "a restart", &opted, acts::MERGE, restart);
+    let mut wrong = Vec::new();
+    for act in forbidden.iter().chain([&allowed]) {
+        wrong.extend(act.judge(&client, &policy).await?);
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    world.stop().await
 }

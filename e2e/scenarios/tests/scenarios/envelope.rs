@@ -4,8 +4,10 @@
 use anyhow::{Result, ensure};
 use ennote_harness::devcloud;
 use ennote_harness::world::{Options, World};
+use ennote_scenarios::hostile::{behind_proxy, header};
 use ennote_scenarios::{LATER, SOON, binding, until_condition, until_version};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 const SECRET: &str = "payments db";
 
@@ -19,6 +21,33 @@ fn suites(world: &World) -> Vec<String> {
     let log = world.cloud.log();
     let of = |line: &str| line.split_whitespace().find_map(|word| word.strip_prefix("suite=").map(str::to_owned));
     log.lines().filter(|line| line.contains("stream opened")).filter_map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ephemeral_keys_each_delivery_of_each_secret_is_sealed_to_a_key_of_its_own() -> Result<()> {
+    let (mut world, proxy) = behind_proxy("ephemeral", Options::default()).await?;
+    let names = ["a", "b"];
+    for name in names {
+        world.apply(&binding(name, name)).await?;
+    }
+    for version in 1..=4 {
+        if version == 3 {
+            // Another stream, which has to have keys of its own, too.
+            world.agent.restart().await?;
+        }
+        for name in names {
+            world.cloud.put(name, &[("n", &version.to_string())]).await?;
+        }
+        for name in names {
+            until_version(&world, name, version).await?;
+        }
+    }
+    let keys = proxy.find(|record| Some(header(record.frame()?)?.session_key_hash))?;
+    ensure!(keys.len() >= 8, "only {} deliveries passed", keys.len());
+    ensure!(keys.iter().all(|key| key.len() == 32), "a delivery names no key");
+    let different: BTreeSet<&Vec<u8>> = keys.iter().collect();
+    ensure!(different.len() == keys.len(), "of {} deliveries only {} had a key of their own", keys.len(), different.len());
+    world.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

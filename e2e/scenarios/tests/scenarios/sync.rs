@@ -1,7 +1,7 @@
 //! A secret of the cloud reaches a native Secret, and stays right.
 
 use anyhow::{Result, ensure};
-use ennote_harness::world::{Options, World};
+use ennote_harness::world::{AGENT, Options, World};
 use ennote_scenarios::{LATER, binding, until_condition, until_version};
 use std::collections::BTreeMap;
 
@@ -35,6 +35,11 @@ async fn a_binding_is_created_updated_and_deleted() -> Result<()> {
     world.apply(&binding("other", "payments db")).await?;
     until_version(&world, "other", 3).await?;
     ensure!(world.secrets().get_opt("db").await?.is_none(), "a deleted binding's Secret is never made again");
+    // All of it came by the one stream that was opened at the start, and nothing was asked for twice.
+    let agent = world.cloud.agent(AGENT).await?;
+    ensure!(agent["streams"] == 1, "the cloud has {agent}");
+    let opened = world.cloud.log().lines().filter(|line| line.contains("stream opened")).count();
+    ensure!(opened == 1, "{opened} streams were opened");
     world.stop().await
 }
 
