@@ -11,6 +11,7 @@ use ennote_harness::world::{Options, World};
 use ennote_scenarios::identity::{serving, until_streams};
 use ennote_scenarios::{LATER, SOON, binding, binding_with, until_condition, until_version};
 use rustix::process::{Signal, geteuid};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -101,10 +102,13 @@ impl Scene {
     }
 }
 
+fn skipped(why: &str) -> Result<()> {
+    Ok(writeln!(std::io::stderr(), "skipped: {why}")?)
+}
+
 async fn nothing_stays(name: &str, binary: &str, wipes: bool) -> Result<()> {
     if !geteuid().is_root() {
-        println!("skipped: the memory of a process that cannot be dumped is read by root alone");
-        return Ok(());
+        return skipped("the memory of a process that cannot be dumped is read by root alone");
     }
     let mut scene = Scene::start(name, binary).await?;
 
@@ -220,8 +224,7 @@ async fn the_process_dumps_no_core_cannot_be_read_and_locks_its_key() -> Result<
     world.stop().await?;
 
     if !geteuid().is_root() {
-        println!("skipped: to be another user takes root");
-        return Ok(());
+        return skipped("to be another user takes root");
     }
     // The kernel gives the files of a process that cannot be dumped to root. That shows on one that is not root's, as in a pod.
     const USER: u32 = 65532;
