@@ -197,8 +197,7 @@ fn from_status(status: &Status) -> ClusterError {
     let of_secrets = status.details.as_ref().is_some_and(|details| details.kind == "secrets");
     let message = &status.message;
     let admission = message.starts_with("admission webhook ") || message.contains(": ValidatingAdmissionPolicy '");
-    let sentence =
-        ((status.code == 403 || admission) && !of_secrets && !message.is_empty()).then(|| one_line(message));
+    let sentence = ((status.code == 403 || admission) && !of_secrets && !message.is_empty()).then(|| one_line(message));
     let reason = REASONS.iter().find(|known| **known == status.reason).copied().unwrap_or_default().to_owned();
     ClusterError::Refused { code: status.code, reason, causes, sentence }
 }

@@ -9,7 +9,7 @@ use ennote_scenarios::until_version;
 const LOOSE: &str =
     "apiVersion: v1\nkind: Pod\nmetadata: {name: loose}\nspec: {containers: [{name: c, image: none}]}\n";
 
-pub(crate) async fn the_chart_runs_under_restricted(place: &Place) -> Result<()> {
+pub(crate) async fn hardened_pod_the_chart_runs_under_restricted(place: &Place) -> Result<()> {
     let (world, pod) = place.installed("restricted").await?;
     let refused = world.refused(LOOSE).await?;
     ensure!(refused.contains("violates PodSecurity \"restricted:latest\""), "{refused}");

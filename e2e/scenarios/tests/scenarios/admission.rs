@@ -252,7 +252,11 @@ async fn what_no_policy_closes_is_closed_by_names_alone() -> Result<()> {
         let guess = json!([{"op": "test", "path": "/data/A", "value": "d3Jvbmc="}]);
         for (what, content_type, body) in [
             ("what does not decode is quoted", acts::MERGE, json!({"data": {"x": 1}})),
-            ("a type that cannot change is quoted", acts::JSON_PATCH, json!([{"op": "copy", "from": "/data/A", "path": "/type"}])),
+            (
+                "a type that cannot change is quoted",
+                acts::JSON_PATCH,
+                json!([{"op": "copy", "from": "/data/A", "path": "/type"}]),
+            ),
             ("a guess is answered", acts::JSON_PATCH, guess),
         ] {
             let (code, said) = Act::patch(Want::ByRole, what, &path, content_type, body).send(&client).await?;

@@ -58,8 +58,12 @@ async fn two_namespaces_sync_and_a_third_is_out_of_reach() -> Result<()> {
     let watched = [&own, &second, &ungranted];
     // What it may do itself is asked of no namespace in particular.
     let of_others = |event: &&AuditEvent| event.resource != "selfsubjectaccessreviews";
-    let strays: Vec<&AuditEvent> =
-        requests.0.iter().filter(|e| !e.resource.is_empty() && !watched.contains(&&e.namespace)).filter(of_others).collect();
+    let strays: Vec<&AuditEvent> = requests
+        .0
+        .iter()
+        .filter(|e| !e.resource.is_empty() && !watched.contains(&&e.namespace))
+        .filter(of_others)
+        .collect();
     ensure!(strays.is_empty(), "the agent asked beyond its namespaces: {strays:#?}");
     let unseen = binding_in(&world, &third, "db").await?;
     ensure!(unseen["status"] == json!({"observedGeneration": -1}), "its status is {}", unseen["status"]);
@@ -103,7 +107,7 @@ async fn two_namespaces_sync_and_a_third_is_out_of_reach() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_foreign_secret_stays_byte_for_byte() -> Result<()> {
+async fn collision_defence_a_foreign_secret_stays_byte_for_byte() -> Result<()> {
     let world = World::start("foreign", Options::default()).await?;
     world.cloud.put("payments db", &[("password", "ours")]).await?;
     world.kubectl(&["create", "secret", "generic", "by-hand", "--from-literal=password=theirs"]).await?;

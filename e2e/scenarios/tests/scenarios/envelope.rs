@@ -46,7 +46,12 @@ async fn ephemeral_keys_each_delivery_of_each_secret_is_sealed_to_a_key_of_its_o
     ensure!(keys.len() >= 8, "only {} deliveries passed", keys.len());
     ensure!(keys.iter().all(|key| key.len() == 32), "a delivery names no key");
     let different: BTreeSet<&Vec<u8>> = keys.iter().collect();
-    ensure!(different.len() == keys.len(), "of {} deliveries only {} had a key of their own", keys.len(), different.len());
+    ensure!(
+        different.len() == keys.len(),
+        "of {} deliveries only {} had a key of their own",
+        keys.len(),
+        different.len()
+    );
     world.stop().await
 }
 

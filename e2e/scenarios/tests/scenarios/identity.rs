@@ -24,7 +24,7 @@ fn text(token: &Value) -> Result<&str> {
 
 /// SECURITY.md 5.3, fault 1, and the restart of fault 3.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_comes_back_by_its_service_account_without_a_human_and_touches_nothing() -> Result<()> {
+async fn secret_zero_a_pod_comes_back_by_its_service_account_without_a_human() -> Result<()> {
     let mut world = World::start("back", Options::default()).await?;
     bind(&world, "db", "1").await?;
     world.apply(&workload("Deployment", "web", "db")).await?;

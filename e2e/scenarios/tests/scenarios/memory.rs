@@ -204,7 +204,7 @@ async fn nothing_stays(name: &str, binary: &str, wipes: bool) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_copy_of_a_payload_stays_in_memory() -> Result<()> {
+async fn memory_hygiene_no_copy_of_a_payload_stays() -> Result<()> {
     nothing_stays("memory", "ennote-agent", true).await
 }
 

@@ -42,7 +42,7 @@ fn owned(object: &Value) -> Vec<&Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn opted_in_workloads_restart_once_and_nothing_else_of_them_or_others_changes() -> Result<()> {
+async fn smart_rollouts_restart_what_opted_in_once_and_change_nothing_else() -> Result<()> {
     let world = with_db("restart").await?;
     let restarted = ["Deployment/web", "StatefulSet/queue", "DaemonSet/log", "Deployment/listed"];
     let untouched = ["Deployment/bystander", "Deployment/elsewhere"];

@@ -50,7 +50,7 @@ fn said(world: &World, line: &str, before: usize) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_socket_listens_in_any_phase() -> Result<()> {
+async fn zero_ingress_no_socket_listens_in_any_phase() -> Result<()> {
     const JOINED: &str = "all wants are declared";
     const ENDED: &str = "the stream to the cloud ended";
     let soon = ("ENNOTE_STAND_BY".to_owned(), "1".to_owned());

@@ -10,7 +10,7 @@ fn data(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_binding_is_created_updated_and_deleted() -> Result<()> {
+async fn push_a_binding_is_created_updated_and_deleted_over_one_stream() -> Result<()> {
     let world = World::start("sync", Options::default()).await?;
     world.cloud.put("payments db", &[("user", "app"), ("password", "one")]).await?;
     world.apply(&binding("db", "payments db")).await?;
