@@ -157,3 +157,26 @@ async fn an_older_binding_that_observes_does_not_hold_back_the_younger_one() -> 
     until_message(&world, "a", "Ready", "nothing would change in Secret shared").await?;
     world.stop().await
 }
+
+/// What an earlier binding left behind is taken over by one write; where that is refused, it goes with nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_whose_take_over_is_refused_stays_when_the_binding_goes() -> Result<()> {
+    let world = World::start("take-over", Options::default()).await?;
+    world.cloud.put("db", &[("A", "1")]).await?;
+    world.apply(&aiming("old", "left", "Retain")).await?;
+    until_version(&world, "old", 1).await?;
+    world.kubectl(&["delete", "esb", "old"]).await?;
+    // Of another type, which cannot change.
+    let other = "source: {secret: db}\n  target: {name: left, type: example.com/other}";
+    world.apply(&binding_with("new", other)).await?;
+    until_condition(&world, "new", "Ready", "False/RecreateNeeded").await?;
+    let secret = object(&world, &secret_path(&world.namespace, "left")).await?;
+    ensure!(secret["metadata"].get("ownerReferences").is_none(), "it is owned: {}", secret["metadata"]);
+    world.kubectl(&["delete", "esb", "new"]).await?;
+    // Of its own type it is taken, by a third.
+    world.apply(&aiming("third", "left", "Delete")).await?;
+    until_version(&world, "third", 1).await?;
+    let now = object(&world, &secret_path(&world.namespace, "left")).await?;
+    ensure!(now["metadata"]["uid"] == secret["metadata"]["uid"], "it was made anew");
+    world.stop().await
+}

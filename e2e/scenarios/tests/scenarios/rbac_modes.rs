@@ -104,3 +104,38 @@ async fn rights_on_named_secrets_are_enough_in_either_mode() -> Result<()> {
     }
     Ok(())
 }
+
+/// The other scenarios look every second. As it is shipped, what a write finds moved is looked at then, and not minutes later.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_write_finds_moved_is_looked_at_at_once() -> Result<()> {
+    let environment = vec![("ENNOTE_LOOK_EVERY".to_owned(), "300".to_owned())];
+    let world = World::start("shipped", Options { environment, ..Options::default() }).await?;
+    world.cloud.put("db", &[("A", "1")]).await?;
+    let labelled = |label: &str| {
+        let spec = format!("source: {{secret: db}}\n  target: {{labels: {{{label}}}, whenSourceDeleted: Delete}}");
+        binding_with("db", &spec)
+    };
+    world.apply(&labelled("a: '1'")).await?;
+    until_version(&world, "db", 1).await?;
+    let touch = async |value: &str| {
+        world.kubectl(&["annotate", "--overwrite", "secret", "db", &format!("touched={value}")]).await
+    };
+    // Metadata, data, and the deletion, each over a revision that the agent has not seen.
+    touch("1").await?;
+    world.apply(&labelled("a: '2'")).await?;
+    world
+        .eventually("the label follows", SOON, async || {
+            let secret = object(&world, &secret_path(&world.namespace, "db")).await?;
+            ensure!(secret["metadata"]["labels"]["a"] == "2", "not yet");
+            Ok(())
+        })
+        .await?;
+    touch("2").await?;
+    world.cloud.put("db", &[("A", "2")]).await?;
+    until_version(&world, "db", 2).await?;
+    touch("3").await?;
+    world.cloud.rm("db").await?;
+    until_collected(&world, "db").await?;
+    until_message(&world, "db", "Ready", "and Secret db with it").await?;
+    world.stop().await
+}
