@@ -308,7 +308,7 @@ mod tests {
         let want =
             json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a", "b"], "verbs": ["create"]});
         let rules: Vec<Value> = lacking.rules().iter().map(|rule| serde_yaml::from_str(rule).unwrap()).collect();
-        assert_eq!(rules, [want.clone()]);
+        assert_eq!(rules, std::slice::from_ref(&want));
         let mend = lacking.mend();
         let patch: Value = serde_json::from_str(mend.split('\'').nth(1).unwrap()).unwrap();
         assert_eq!(patch[0]["value"], want);
