@@ -9,6 +9,7 @@ use std::time::Duration;
 pub mod hostile;
 pub mod identity;
 pub mod monitoring;
+pub mod real_node;
 pub mod rights;
 pub mod witness;
 pub mod workloads;

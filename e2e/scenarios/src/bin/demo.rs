@@ -1,8 +1,13 @@
 //! `make demo`: the whole path on this machine, told step by step; stays up until Ctrl-C.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use ennote_harness::node::{Binaries, why_not};
+use ennote_harness::settings::Settings;
 use ennote_harness::world::{Options, World, tree};
-use ennote_scenarios::{condition, rollout, until_baseline, until_rollout, until_version};
+use ennote_scenarios::identity::bind;
+use ennote_scenarios::real_node::{Place, pods, workload};
+use ennote_scenarios::{LATER, condition, rollout, until_baseline, until_rollout, until_version};
+use kube::ResourceExt;
 use serde_json::Value;
 use std::fmt::Display;
 use std::io::Write;
@@ -14,26 +19,36 @@ const BINDING: &str = "payments-db";
 const SECRET: &str = "payments db";
 const WORKLOADS: [&str; 3] = ["Deployment/web", "StatefulSet/ledger", "DaemonSet/meter"];
 
+const USAGE: &str = "usage: demo [--once] [--real-node]
+
+  --once       end after the tour instead of staying up until Ctrl-C
+  --real-node  run the agent and the workloads as pods of a real kubelet (Linux, root)";
+
 #[tokio::main]
 async fn main() -> Result<()> {
-    let once = match std::env::args().nth(1).as_deref() {
-        None => false,
-        Some("--once") => true,
-        Some(_) => {
-            say("usage: demo [--once]\n\n  --once  end after the tour instead of staying up until Ctrl-C");
-            return Ok(());
-        }
-    };
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    if args.iter().any(|arg| arg != "--once" && arg != "--real-node") {
+        say(USAGE);
+        return Ok(());
+    }
+    let once = has("--once");
     // Registered before anything is started, so that an early Ctrl-C ends cleanly too.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let story = Story::begin();
     let tour = async {
-        let world = tour(&story).await?;
-        hints(&world)?;
-        Ok::<_, anyhow::Error>(world)
+        let (world, place) = if has("--real-node") {
+            let (world, place) = tour_of_a_node(&story).await?;
+            (world, Some(place))
+        } else {
+            (tour(&story).await?, None)
+        };
+        let (binding, secret) = if place.is_some() { ("db", "db") } else { (BINDING, SECRET) };
+        hints(&world, binding, secret)?;
+        Ok::<_, anyhow::Error>((world, place))
     };
-    let world = tokio::select! {
-        world = tour => world?,
+    let (world, place) = tokio::select! {
+        toured = tour => toured?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
@@ -44,7 +59,63 @@ async fn main() -> Result<()> {
             _ = terminate.recv() => {}
         }
     }
-    end(world, &story).await
+    match place {
+        None => end(world, &story).await,
+        Some(place) => {
+            story.step("stopping the cloud, the node and the control plane");
+            world.stop().await?;
+            place.stop().await
+        }
+    }
+}
+
+/// The same path with real pods, which say themselves what they read.
+async fn tour_of_a_node(story: &Story) -> Result<(World, Place)> {
+    if let Some(why) = why_not() {
+        bail!("no real node here: {why}");
+    }
+    story.step("building the images, and starting a control plane with a real kubelet, containerd and runc");
+    let settings = Settings::from_env()?;
+    let binaries = tokio::task::spawn_blocking(move || Binaries::build(&settings)).await??;
+    let place = Place::start(&binaries).await?;
+    let (world, pod) = place.installed("shop").await?;
+    story.step(format!(
+        "pod {} is Ready under Pod Security restricted, in namespace {}",
+        pod.name_any(),
+        world.namespace
+    ));
+    story.command("ennote-devcloud secret put db --from-env-file -   # value=first");
+    bind(&world, "db", "first").await?;
+    until_version(&world, "db", 1).await?;
+    world.apply(&workload("Deployment", "web")).await?;
+    until_baseline(&world, "db", "Deployment/web").await?;
+    say_what_pods_read(&place, &world, "first", story).await?;
+    story.command("ennote-devcloud secret put db --from-env-file -   # value=second");
+    bind(&world, "db", "second").await?;
+    until_rollout(&world, "db", "Deployment/web", 2, "Complete").await?;
+    say_what_pods_read(&place, &world, "second", story).await?;
+    story.command("kubectl get bindings,pods -o wide");
+    say(world.kubectl(&["get", "bindings", "-o", "wide"]).await?);
+    say(world.kubectl(&["get", "pods", "-o", "wide"]).await?);
+    Ok((world, place))
+}
+
+async fn say_what_pods_read(place: &Place, world: &World, value: &str, story: &Story) -> Result<()> {
+    let said = place
+        .eventually(world, "the pods of web to say what they read", LATER, async || {
+            let pods = pods(world, "app=web").await?;
+            ensure!(pods.len() == 2, "{} pods", pods.len());
+            let mut said = Vec::new();
+            for pod in &pods {
+                let line = place.node.log(pod)?;
+                ensure!(line.contains(value), "pod {} says {line:?}", pod.name_any());
+                said.push(format!("pod {} says {}", pod.name_any(), line.trim()));
+            }
+            Ok(said)
+        })
+        .await?;
+    said.iter().for_each(|line| story.step(line));
+    Ok(())
 }
 
 async fn tour(story: &Story) -> Result<World> {
@@ -130,7 +201,7 @@ fn told(rollout: &Value) -> String {
     )
 }
 
-fn hints(world: &World) -> Result<()> {
+fn hints(world: &World, binding: &str, secret: &str) -> Result<()> {
     let kubectl = world.plane.tool("kubectl")?;
     let here = std::env::current_exe()?;
     let mut path = kubectl.parent().map(|p| p.display().to_string()).unwrap_or_default();
@@ -146,11 +217,11 @@ fn hints(world: &World) -> Result<()> {
   kubectl config set-context --current --namespace={}
 
   kubectl get bindings -w                                     # watch, then change the secret:
-  ennote-devcloud secret put {SECRET:?} --from-env-file -     # KEY=VALUE lines, end with Ctrl-D
-  kubectl get secret {BINDING} -o yaml
-  kubectl describe ennotesecretbinding {BINDING}
-  ennote-devcloud secret rm {SECRET:?}                        # the binding says so, the Secret stays
-  kubectl delete ennotesecretbinding {BINDING}                # the Secret goes with it
+  ennote-devcloud secret put {secret:?} --from-env-file -     # KEY=VALUE lines, end with Ctrl-D
+  kubectl get secret {binding} -o yaml
+  kubectl describe ennotesecretbinding {binding}
+  ennote-devcloud secret rm {secret:?}                        # the binding says so, the Secret stays
+  kubectl delete ennotesecretbinding {binding}                # the Secret goes with it
 ",
         world.plane.kubeconfig().display(),
         world.cloud.data().display(),

@@ -1,8 +1,8 @@
 //! What the kernel says of the agent's process.
 
-use crate::place::Place;
 use anyhow::{Result, ensure};
 use ennote_scenarios::identity::bind;
+use ennote_scenarios::real_node::Place;
 use ennote_scenarios::until_version;
 
 /// A pod that Pod Security `restricted` refuses: the namespace does enforce it.

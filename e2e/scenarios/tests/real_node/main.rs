@@ -4,20 +4,17 @@
 //! failure. It has a main of its own for that, and so that the node is ended when the last scenario has ended.
 
 mod confinement;
-mod place;
 mod probes;
 mod releases;
 mod tokens;
 mod workloads;
 
 use anyhow::{Result, anyhow};
-use ennote_harness::control_plane::{ControlPlane, Options};
-use ennote_harness::node::{Binaries, Node, why_not};
+use ennote_harness::node::{Binaries, why_not};
 use ennote_harness::settings::Settings;
-use place::Place;
 use std::io::Write;
 use std::process::{Command, ExitCode};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use tokio::runtime::{Builder, Runtime};
 
@@ -97,12 +94,7 @@ fn run(picked: &[Scenario]) -> Result<Vec<(&'static str, Result<()>)>> {
     let binaries = Binaries::build(&Settings::from_env()?)?;
     let runtime = runtime()?;
     let begun = Instant::now();
-    let place = runtime.block_on(async {
-        // No fake node: what runs here, runs for real.
-        let plane = Arc::new(ControlPlane::start(Options { nodes: 0, ..Options::default() }).await?);
-        let node = Node::start(&plane, &binaries).await.inspect_err(|_| plane.dir().keep())?;
-        Ok::<_, anyhow::Error>(Place { node, plane })
-    })?;
+    let place = runtime.block_on(Place::start(&binaries))?;
     say(&format!("the node is Ready after {:.1} s", begun.elapsed().as_secs_f32()));
     let (next, results) = (Mutex::new(picked.iter()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -125,10 +117,7 @@ fn run(picked: &[Scenario]) -> Result<Vec<(&'static str, Result<()>)>> {
         place.plane.dir().keep();
         say(&format!("logs of the node: {}", place.plane.dir().join("node").display()));
     }
-    runtime.block_on(async {
-        place.node.stop().await?;
-        place.plane.stop().await
-    })?;
+    runtime.block_on(place.stop())?;
     Ok(results)
 }
 

@@ -1,9 +1,9 @@
 //! The probes of the chart, as a kubelet asks them.
 
-use crate::place::{PROBED, Place, status};
 use anyhow::{Context, Result, ensure};
 use ennote_harness::world::World;
 use ennote_scenarios::identity::bind;
+use ennote_scenarios::real_node::{PROBED, Place, status};
 use ennote_scenarios::{LATER, until_version};
 use k8s_openapi::api::core::v1::Pod;
 use rustix::process::Signal;

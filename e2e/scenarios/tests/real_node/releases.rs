@@ -1,9 +1,9 @@
 //! What people and the cluster do to the agent's pod.
 
-use crate::place::{Place, deployment};
 use anyhow::{Result, ensure};
 use ennote_harness::world::{RELEASE, World, chart};
 use ennote_scenarios::identity::{bind, until_epoch};
+use ennote_scenarios::real_node::{Place, deployment};
 use ennote_scenarios::until_version;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;

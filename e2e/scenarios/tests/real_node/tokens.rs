@@ -1,10 +1,10 @@
 //! Projected tokens: the kubelet renews the files, and the agent reads them again.
 
-use crate::place::Place;
 use anyhow::{Context, Result, ensure};
 use data_encoding::BASE64URL_NOPAD;
 use ennote_harness::node::Container;
 use ennote_scenarios::identity::{bind, until_epoch};
+use ennote_scenarios::real_node::Place;
 use ennote_scenarios::{LATER, Requests, mark, until_version};
 use rustix::process::Signal;
 use serde_json::Value;

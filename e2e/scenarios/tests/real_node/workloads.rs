@@ -1,44 +1,12 @@
 //! Workloads that run for real: what their processes read before a restart and after it.
 
-use crate::place::{Place, pods};
 use anyhow::{Context, Result, ensure};
-use ennote_harness::node::WORKLOAD_IMAGE;
 use ennote_harness::world::World;
 use ennote_scenarios::identity::bind;
+use ennote_scenarios::real_node::{Place, pods, workload};
 use ennote_scenarios::{LATER, until_baseline, until_rollout, until_version};
 
 const WORKLOADS: [(&str, &str); 3] = [("Deployment", "web"), ("StatefulSet", "queue"), ("DaemonSet", "log")];
-
-/// Reads the Secret `db` from its environment and from a file.
-fn workload(kind: &str, name: &str) -> String {
-    let replicas = if kind == "DaemonSet" { "" } else { "\n  replicas: 2" };
-    let service = if kind == "StatefulSet" { "\n  serviceName: none" } else { "" };
-    format!(
-        "apiVersion: apps/v1
-kind: {kind}
-metadata:
-  name: {name}
-  annotations: {{ennote.io/restart: auto}}
-spec:{replicas}{service}
-  selector: {{matchLabels: {{app: {name}}}}}
-  template:
-    metadata: {{labels: {{app: {name}}}}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      automountServiceAccountToken: false
-      securityContext: {{runAsNonRoot: true, runAsUser: 65532, fsGroup: 65532, seccompProfile: {{type: RuntimeDefault}}}}
-      containers:
-        - name: c
-          image: {WORKLOAD_IMAGE}
-          imagePullPolicy: Never
-          args: [VALUE, /etc/db/value]
-          env: [{{name: VALUE, valueFrom: {{secretKeyRef: {{name: db, key: value}}}}}}]
-          securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
-          volumeMounts: [{{name: db, mountPath: /etc/db, readOnly: true}}]
-      volumes: [{{name: db, secret: {{secretName: db}}}}]
-"
-    )
-}
 
 pub(crate) async fn real_workloads_restart_and_read_the_new_value(place: &Place) -> Result<()> {
     let (world, _) = place.installed("workloads").await?;
