@@ -102,7 +102,7 @@ chart: $(if $(HELM),,tools) ## The chart, rendered by real helm over many values
 .PHONY: e2e
 e2e: build tools promtool ## Scenarios: each promise on a real control plane (ARGS=name for one)
 	@test -n "$(SCENARIOS)" || { echo "there is no scenario in e2e/scenarios/tests" >&2; exit 1; }
-	$(CARGO) test --workspace --locked $(SCENARIOS) -- --test-threads=4 $(ARGS)
+	$(CARGO) test --workspace --locked --no-fail-fast $(SCENARIOS) -- --test-threads=4 $(ARGS)
 
 .PHONY: node
 node: build tools ## Scenarios: what only a real pod can prove, on a real kubelet and containerd (Linux, root; ARGS=name for one)
