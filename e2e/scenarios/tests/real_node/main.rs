@@ -12,6 +12,7 @@ mod workloads;
 use anyhow::{Result, anyhow};
 use ennote_harness::node::{Binaries, why_not};
 use ennote_harness::settings::Settings;
+use ennote_scenarios::real_node::Place;
 use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::sync::{Mutex, PoisonError};
