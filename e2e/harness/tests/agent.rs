@@ -46,9 +46,9 @@ async fn it_is_what_the_charts_pod_would_be() -> Result<()> {
     // The token is the chart's ServiceAccount's: it may what the Role grants, and no more.
     let as_agent = plane.client_as(&token).await?;
     let get = |path: &str| http::Request::get(path.to_owned()).body(Vec::new());
-    let bindings = |namespace: &str| format!("/apis/ennote.io/v1alpha1/namespaces/{namespace}/ennotesecretbindings");
-    as_agent.request_text(get(&bindings(NAMESPACE))?).await?;
-    assert!(as_agent.request_text(get(&bindings("default"))?).await.is_err());
+    let workloads = |namespace: &str| format!("/apis/apps/v1/namespaces/{namespace}/deployments");
+    as_agent.request_text(get(&workloads(NAMESPACE))?).await?;
+    assert!(as_agent.request_text(get(&workloads("default"))?).await.is_err());
     // The cloud's token is for another audience.
     assert!(plane.client_as(&cloud_token).await?.request_text(get("/api")?).await.is_err());
 
