@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use procfs::process::{Process, all_processes};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// A running container: its first process.
@@ -88,6 +89,22 @@ impl Container {
     /// When it has ended.
     pub fn memory_limit(&self) -> Result<u64> {
         Ok(fs::read_to_string(self.memory.join("memory.limit_in_bytes"))?.trim().parse()?)
+    }
+
+    /// Lowers the limit of its memory step by step as far as the kernel lets it, so that what it asks for next is too much.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn squeeze(&self) -> Result<()> {
+        let used = fs::read_to_string(self.memory.join("memory.usage_in_bytes"))?;
+        let mut limit: u64 = used.trim().parse()?;
+        loop {
+            match fs::write(self.memory.join("memory.limit_in_bytes"), limit.to_string()) {
+                Ok(()) => limit = limit.saturating_sub(256 << 10),
+                Err(error) if error.kind() == ErrorKind::ResourceBusy => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// A file of it, as its process sees the path.

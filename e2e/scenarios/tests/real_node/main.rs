@@ -36,6 +36,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     releases::rollout_restart_and_helm_upgrade_wait_for_the_agent,
     probes::the_agent_is_ready_only_after_the_first_snapshot,
     confinement::hardened_pod_the_chart_runs_under_restricted,
+    probes::an_agent_without_memory_is_killed_and_comes_back_by_itself,
     probes::a_killed_agent_comes_back_by_itself,
     releases::a_rescheduled_pod_comes_back_though_its_token_is_spent,
 ];

@@ -47,6 +47,26 @@ pub(crate) async fn a_killed_agent_comes_back_by_itself(place: &Place) -> Result
     back(place, world, &pod).await
 }
 
+pub(crate) async fn an_agent_without_memory_is_killed_and_comes_back_by_itself(place: &Place) -> Result<()> {
+    let (world, pod) = place.installed("memory").await?;
+    bind(&world, "db", "1").await?;
+    until_version(&world, "db", 1).await?;
+    place.container(&pod)?.squeeze()?;
+    // What it has to hold of this is more than it may.
+    world.cloud.put("db", &[("value", &"x".repeat(900 << 10))]).await?;
+    let after = place
+        .agent(&world, "another container after the kernel has killed the first", PROBED, |status| {
+            let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+            ensure!(last.is_some_and(|end| end.reason.as_deref() == Some("OOMKilled")), "{:?}", status.last_state);
+            ensure!(status.ready, "it is not Ready: {:?}", status.state);
+            Ok(())
+        })
+        .await?;
+    ensure!(same_pod(&after, &pod), "another pod took its place");
+    until_version(&world, "db", 2).await?;
+    world.stop().await
+}
+
 pub(crate) async fn a_stopped_agent_is_restarted_by_its_liveness_probe(place: &Place) -> Result<()> {
     let (world, pod) = place.installed("stopped").await?;
     bind(&world, "db", "1").await?;
