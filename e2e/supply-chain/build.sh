@@ -36,7 +36,8 @@ export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" show -s --format=
 cd "$folder"
 crates=${CARGO_HOME:-$HOME/.cargo}
 sysroot=$("${RUSTC:-rustc}" --print sysroot)
-flags=(-C target-feature=+crt-static "--remap-path-prefix=$folder=/ennote-agent"
+# Relocations packed (DT_RELR, glibc 2.36): half a megabyte less, and the program stays position-independent.
+flags=(-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs "--remap-path-prefix=$folder=/ennote-agent"
     "--remap-path-prefix=$crates=/cargo" "--remap-path-prefix=$sysroot=/rust")
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; echo "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=$folder/target
